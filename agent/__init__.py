@@ -1,0 +1,34 @@
+"""LangGraph agents on vLLM: models, engines and persistence.
+
+The public names are imported when they are first used: ``import agent`` imports neither vLLM nor torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from agent.chat.model import ChatVLLM, create_vllm_chat_model
+    from agent.persistence import ConversationStore, open_checkpointer
+
+__all__ = ["ChatVLLM", "ConversationStore", "create_vllm_chat_model", "open_checkpointer"]
+__version__ = "0.1.0"
+
+_HOMES = {
+    "ChatVLLM": "agent.chat.model",
+    "ConversationStore": "agent.persistence",
+    "create_vllm_chat_model": "agent.chat.model",
+    "open_checkpointer": "agent.persistence",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        msg = f"module 'agent' has no attribute {name!r}"
+        raise AttributeError(msg)
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

@@ -1,0 +1,218 @@
+"""The composition root: the one place where settings become a model, tools, a graph and a database.
+
+Every command goes through here, so that all of them hold the same parts, built in the same way and closed in
+the same order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from agent.errors import ConfigurationError
+from agent.settings import Settings
+
+if TYPE_CHECKING:
+    from langchain_core.runnables import RunnableConfig
+    from langchain_core.tools import BaseTool
+    from langgraph.graph.state import CompiledStateGraph
+    from langgraph.types import StateSnapshot
+
+    from agent.chat.model import ChatVLLM
+    from agent.engines.base import EngineInfo, StageCallback
+    from agent.persistence import Conversation, ConversationStore
+    from agent.persistence.saver import SQLSaver
+    from tools.registry import ToolRegistry
+
+    Graph: TypeAlias = CompiledStateGraph[Any, Any, Any, Any]
+    Snapshot: TypeAlias = StateSnapshot
+
+_TEMPERATURE_OF_OTHERS = 0.7
+_STEPS_PER_CALL = 2
+"""Supersteps of a graph per model call: the call itself, and its tools."""
+_SPARE_STEPS = 10
+_OWN_ARGUMENTS = frozenset(
+    {
+        "chat_template",
+        "download_dir",
+        "dtype",
+        "gpu_memory_utilization",
+        "max_model_len",
+        "reasoning_parser",
+        "tensor_parallel_size",
+        "tool_parser",
+        "trust_remote_code",
+    }
+)
+"""Engine arguments that ``ChatVLLM`` has as fields of its own."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class App:
+    """The parts of one agent, open."""
+
+    settings: Settings
+    """What they were built from."""
+
+    model: ChatVLLM
+    """Not started until it is needed."""
+
+    tools: list[BaseTool]
+    """What the model may call."""
+
+    graph: Graph
+    """Answers, and remembers in :attr:`store`."""
+
+    store: ConversationStore
+    """The conversations."""
+
+    def start(self) -> EngineInfo:
+        """Start the engine, and say what it is."""
+        return self.model.start()
+
+    def thread(self, thread_id: str) -> RunnableConfig:
+        """The config that runs :attr:`graph` on one conversation."""
+        return {
+            "configurable": {"thread_id": thread_id},
+            "recursion_limit": _STEPS_PER_CALL * self.settings.max_steps + _SPARE_STEPS,
+        }
+
+
+@contextmanager
+def open_app(settings: Settings, *, on_stage: StageCallback | None = None) -> Iterator[App]:
+    """Build everything and close it again; no engine starts yet.
+
+    Args:
+        settings: What to build.
+        on_stage: Told about the stages of the engine's start.
+
+    Raises:
+        ConfigurationError: The settings cannot be built.
+        DatabaseError: The conversations cannot be opened.
+        ToolError: A tool does not exist.
+    """
+    tools = build_tools(settings)
+    model = build_model(settings, on_stage=on_stage)
+    with _open_saver(settings) as saver:
+        from agent.persistence import ConversationStore
+
+        graph = build_graph(settings, model=model, tools=tools, checkpointer=saver)
+        yield App(settings=settings, model=model, tools=tools, graph=graph, store=ConversationStore(saver))
+    # Not after Ctrl-C: the engine ends with the process, and one that is still starting would be waited for.
+    model.close()
+
+
+@contextmanager
+def open_store(settings: Settings) -> Iterator[ConversationStore]:
+    """Open the conversations alone.
+
+    Raises:
+        DatabaseError: They cannot be opened.
+    """
+    from agent.persistence import ConversationStore
+
+    with _open_saver(settings) as saver:
+        yield ConversationStore(saver)
+
+
+def list_conversations(settings: Settings, *, limit: int, tag: str | None = None) -> Sequence[Conversation]:
+    """The conversations used last; quicker than :func:`open_store`, because it loads none of them.
+
+    Raises:
+        DatabaseError: They cannot be opened.
+    """
+    from agent.persistence import list_conversations
+
+    return list_conversations(_database(settings), limit=limit, tag=tag)
+
+
+def build_model(settings: Settings, *, on_stage: StageCallback | None = None) -> ChatVLLM:
+    """Build the chat model; its engine starts with the first call, or with :meth:`ChatVLLM.start`.
+
+    Raises:
+        ConfigurationError: The settings contradict each other.
+        ModelNotFoundError: There is no such model.
+    """
+    from agent.chat.model import ChatVLLM
+
+    engine = {name: value for name, value in settings.vllm.items() if name in _OWN_ARGUMENTS}
+    if others := {name: value for name, value in settings.vllm.items() if name not in engine}:
+        engine["vllm_kwargs"] = others
+    server = {"base_url": settings.base_url, "api_key": settings.api_key} if settings.base_url else {}
+    return ChatVLLM(
+        model=settings.model,
+        protocol=settings.protocol,
+        temperature=_temperature(settings),
+        max_tokens=settings.max_tokens,
+        on_stage=on_stage,
+        **engine,
+        **{name: value for name, value in server.items() if value is not None},
+    )
+
+
+def build_registry() -> ToolRegistry:
+    """Collect the tools that are installed."""
+    from tools.registry import default_registry
+
+    return default_registry()
+
+
+def build_tools(settings: Settings) -> list[BaseTool]:
+    """The tools that the model may call.
+
+    Raises:
+        UnknownToolError: The settings name one that there is not.
+    """
+    return build_registry().select(settings.tools)
+
+
+def build_graph(
+    settings: Settings, *, model: ChatVLLM, tools: list[BaseTool], checkpointer: SQLSaver | None = None
+) -> Graph:
+    """Build the graph that the settings name; nothing is started or loaded.
+
+    Raises:
+        ConfigurationError: There is no graph of that name.
+    """
+    from graphs.registry import UnknownGraphError, find_graph
+
+    try:
+        kind = find_graph(settings.graph)
+    except UnknownGraphError as error:
+        raise ConfigurationError(str(error)) from error
+    return kind.build(
+        model=model,
+        tools=tools,
+        checkpointer=checkpointer,
+        system_prompt=settings.system,
+        max_steps=settings.max_steps,
+    )
+
+
+def uses_embedded_model(settings: Settings) -> bool:
+    """Whether the model is the one that comes with the package."""
+    return settings.model is None and settings.base_url is None
+
+
+@contextmanager
+def _open_saver(settings: Settings) -> Iterator[SQLSaver]:
+    from agent.persistence import open_checkpointer
+
+    with open_checkpointer(_database(settings)) as saver:
+        yield saver
+
+
+def _database(settings: Settings) -> str | Path:
+    from agent.persistence.locations import DEFAULT_FILE
+
+    return settings.database or settings.directory / DEFAULT_FILE
+
+
+def _temperature(settings: Settings) -> float:
+    if settings.temperature is not None:
+        return settings.temperature
+    # Sampling costs a small model more in lost calls than it gains in variety.
+    return 0.0 if uses_embedded_model(settings) else _TEMPERATURE_OF_OTHERS

@@ -1,0 +1,226 @@
+"""The arguments of ``ChatVLLM``: what each means, which contradict each other, and the engine they make."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+from langchain_core.language_models.chat_models import BaseChatModel
+from pydantic import ConfigDict, Field, SecretStr, ValidationError
+
+from agent.engines.base import Engine, StageCallback
+from agent.engines.config import EngineConfig, configured_context
+from agent.engines.local import open_engine
+from agent.errors import ConfigurationError
+
+SAMPLING_FIELDS = (
+    "temperature",
+    "top_p",
+    "top_k",
+    "max_tokens",
+    "n",
+    "presence_penalty",
+    "frequency_penalty",
+    "seed",
+    "ignore_eos",
+    "logprobs",
+)
+# What a server decides when it starts, and cannot be told by a client.
+_SERVER_FIELDS = (
+    *("tool_parser", "reasoning_parser", "chat_template", "tensor_parallel_size", "dtype", "download_dir"),
+    *("trust_remote_code", "gpu_memory_utilization", "max_model_len", "vllm_kwargs"),
+)
+_EMBEDDED_CONTEXT = 8192  # SmolLM2-135M-Instruct
+_REMOTE_FIELDS = ("api_key", "timeout", "max_retries")
+
+
+def _key_from_environment() -> SecretStr | None:
+    key = os.environ.get("VLLM_API_KEY")
+    return SecretStr(key) if key else None
+
+
+class ChatArguments(BaseChatModel):
+    """A chat model's arguments, without the ways to call it, which :class:`~agent.ChatVLLM` adds."""
+
+    model_config = ConfigDict(
+        arbitrary_types_allowed=True, extra="forbid", protected_namespaces=(), populate_by_name=True
+    )
+
+    model: str | None = None
+    """Hub id or local directory, None for the embedded model; with ``base_url`` the name under which the
+    server serves it, None where it serves one only."""
+
+    base_url: str | None = None
+    """A server's address, for example ``http://localhost:8000/v1``."""
+
+    api_key: SecretStr | None = Field(default_factory=_key_from_environment)
+    """The server's key; by default that of the environment variable ``VLLM_API_KEY``."""
+
+    timeout: float = Field(default=600.0, gt=0)
+    """Seconds that the server may stay silent."""
+
+    max_retries: int = Field(default=2, ge=0)
+    """How often a call is tried again when the server certainly did no work for it."""
+
+    engine: Engine | None = Field(default=None, exclude=True, repr=False)
+    """An engine that exists already, for example a :class:`~agent.engines.ScriptedEngine`."""
+
+    protocol_choice: Literal["auto", "native", "text"] = Field(default="auto", alias="protocol")
+    """How tools are called; ``"auto"`` takes the model's own format where vLLM has a parser for it."""
+
+    tool_parser: str | None = "auto"
+    """vLLM's tool parser for the native protocol; ``"auto"`` finds it from the chat template."""
+
+    reasoning_parser: str | None = None
+    """vLLM's reasoning parser, for models that think aloud."""
+
+    chat_template: str | None = None
+    """A Jinja chat template, or a path to one, in the place of the model's own."""
+
+    temperature: float = Field(default=1.0, ge=0, le=2)
+    """0 is greedy and deterministic."""
+
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    """Nucleus sampling: the smallest set of tokens with this probability in sum."""
+
+    top_k: int = Field(default=-1, ge=-1)
+    """The number of most likely tokens to choose from; -1 for all."""
+
+    max_tokens: int = Field(default=512, ge=1, alias="max_new_tokens")
+    """Tokens per answer at most."""
+
+    n: int = Field(default=1, ge=1)
+    """Answers per call; all come back as generations."""
+
+    presence_penalty: float = Field(default=0.0, ge=-2, le=2)
+    """As in vLLM's ``SamplingParams``."""
+
+    frequency_penalty: float = Field(default=0.0, ge=-2, le=2)
+    """As in vLLM's ``SamplingParams``."""
+
+    seed: int | None = None
+    """Seed of the sampling, for repeatable answers."""
+
+    stop: list[str] | None = None
+    """Texts that end an answer; those of a call are added."""
+
+    ignore_eos: bool = False
+    """Generate on after the end token, up to ``max_tokens``."""
+
+    logprobs: int | None = Field(default=None, ge=0)
+    """Alternatives per token in ``response_metadata["logprobs"]``."""
+
+    streaming: bool = False
+    """Whether :meth:`invoke` streams too, so that callbacks see its tokens."""
+
+    tensor_parallel_size: int = Field(default=1, ge=1)
+    """GPUs to split the weights over."""
+
+    dtype: Literal["auto", "float16", "bfloat16", "float32"] = "auto"
+    """Number format of the weights."""
+
+    download_dir: str | None = None
+    """Where weights from the hub are stored; None for the hub's own cache."""
+
+    trust_remote_code: bool = False
+    """Whether code that comes with a model may run. Never turned on implicitly."""
+
+    gpu_memory_utilization: float | None = Field(default=None, gt=0, le=1)
+    """Share of the card's memory that vLLM may use; None for vLLM's default."""
+
+    max_model_len: int | None = Field(default=None, ge=1)
+    """Tokens of prompt and answer together; None for the model's own limit."""
+
+    vllm_kwargs: dict[str, Any] = Field(default_factory=dict)
+    """Any other argument of ``vllm.EngineArgs``."""
+
+    on_stage: StageCallback | None = Field(default=None, exclude=True, repr=False)
+    """Called with each stage of the engine's start."""
+
+    def _context_length(self) -> int | None:
+        """Return the model's context in tokens where it can be known without starting the engine."""
+        if self.max_model_len is not None:
+            return self.max_model_len
+        if self.engine is not None or self.base_url is not None:
+            return None
+        return _EMBEDDED_CONTEXT if self.model is None else configured_context(self.model)
+
+    def _opener(self) -> Callable[[], Engine]:
+        if (given := self.engine) is not None:
+            for name in ("model", "base_url"):
+                if (other := getattr(self, name)) is not None:
+                    msg = f"give either {name}= or engine=, not both ({name}={other!r})"
+                    raise ConfigurationError(msg)
+            return lambda: given
+        if self.base_url is not None:
+            return self._remote_opener(self.base_url)
+        if alone := self._given(_REMOTE_FIELDS):
+            msg = f"{', '.join(alone)} goes to a server: give base_url= too"
+            raise ConfigurationError(msg)
+        if self.model is None:
+            # Its weights are exact in float32 alone, and it answers the same on every machine.
+            dtype = "float32" if self.dtype == "auto" else self.dtype
+            return lambda: open_engine(self._engine_config(_embedded(), dtype), on_stage=self.on_stage)
+        config = self._engine_config(self.model, self.dtype)
+        return lambda: open_engine(config, on_stage=self.on_stage)
+
+    def _remote_opener(self, base_url: str) -> Callable[[], Engine]:
+        if useless := self._given(_SERVER_FIELDS):
+            msg = (
+                f"{', '.join(useless)} is decided by the server when it starts; leave it out together with "
+                f"base_url={base_url!r}, and give it to the server"
+            )
+            raise ConfigurationError(msg)
+
+        from agent.engines.remote import RemoteEngine
+
+        engine = RemoteEngine(
+            base_url,
+            api_key=self.api_key,
+            model=self.model,
+            timeout=self.timeout,
+            max_retries=self.max_retries,
+        )
+        return lambda: engine
+
+    def _given(self, names: Sequence[str]) -> list[str]:
+        """Which of these arguments the caller gave, other than as None."""
+        return [name for name in names if name in self.model_fields_set and getattr(self, name) is not None]
+
+    def _engine_config(self, model: str, dtype: str) -> EngineConfig:
+        named = {
+            "tensor_parallel_size": self.tensor_parallel_size,
+            "dtype": dtype,
+            "download_dir": self.download_dir,
+            "trust_remote_code": self.trust_remote_code,
+            "gpu_memory_utilization": self.gpu_memory_utilization,
+            "max_model_len": self.max_model_len,
+        }
+        if twice := sorted(named.keys() & self.vllm_kwargs.keys()):
+            msg = f"give {twice[0]}= directly, not in vllm_kwargs (value {self.vllm_kwargs[twice[0]]!r})"
+            raise ConfigurationError(msg)
+        return EngineConfig.create(
+            model,
+            tool_parser=self.tool_parser,
+            reasoning_parser=self.reasoning_parser,
+            chat_template=self.chat_template,
+            **named,
+            **self.vllm_kwargs,
+        )
+
+
+def _embedded() -> str:
+    from agent.catalogue.embedded import embedded_model
+
+    return str(embedded_model())
+
+
+def explain(error: ValidationError) -> str:
+    """Say in one line which arguments are wrong, with their values."""
+    lines = []
+    for problem in error.errors():
+        name = ".".join(str(part) for part in problem["loc"]) or "arguments"
+        value = "***" if name == "api_key" else repr(problem.get("input"))
+        lines.append(f"{name}={value}: {problem['msg']}")
+    return "ChatVLLM cannot be built: " + "; ".join(lines)

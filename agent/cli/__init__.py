@@ -1,0 +1,1 @@
+"""The command line: nouns, then verbs. A command parses, calls :mod:`agent.app`, and renders."""

@@ -1,0 +1,150 @@
+"""``run`` and ``resume``: one question, one answer."""
+
+from __future__ import annotations
+
+import sys
+import uuid
+from typing import TYPE_CHECKING
+
+import click
+
+from agent.app import open_store
+from agent.cli.console import note, print_json
+from agent.cli.options import JSON, agent_options
+from agent.cli.session import Session, existing_or_new, resume_hint, short_id, started_session
+from agent.cli.view import message_record
+from agent.errors import AgentError, ThreadNotFoundError
+from agent.settings import Settings
+
+if TYPE_CHECKING:
+    from langchain_core.messages import AIMessage
+
+_STDIN = "-"
+
+
+@click.command()
+@click.argument("question")
+@click.option("--thread", metavar="ID", help="Ask in this conversation. [default: a new one]")
+@agent_options
+@JSON
+def run(question: str, thread: str | None, settings: Settings, as_json: bool) -> None:
+    """Ask one question and print the answer.
+
+    The model may call tools; calls and results are shown on stderr as they happen. The conversation is kept,
+    and the command that goes on with it is printed. A QUESTION of "-" is read from stdin.
+
+    \b
+    Examples:
+      vllm-agent run "What is 15 * 23?"
+      vllm-agent run --model Qwen/Qwen3-4B --tools calculator "What is 17.5% of 2340?"
+      cat question.txt | vllm-agent run - --json
+    """
+    question = read_question(question)
+    if thread is not None:
+        thread = existing_or_new(thread, settings)
+    answer_in_terminal(settings, thread or str(uuid.uuid4()), question, as_json=as_json)
+
+
+@click.command()
+@click.argument("thread", required=False)
+@click.argument("question", required=False)
+@click.option(
+    "--last", is_flag=True, help="The conversation used last; then the one argument is the question."
+)
+@agent_options
+@JSON
+def resume(thread: str | None, question: str | None, last: bool, settings: Settings, as_json: bool) -> None:
+    """Go on with a conversation, with its whole history.
+
+    THREAD is its id or a beginning of it; without one, the conversation used last goes on. An answer that was
+    cut off, even by kill -9, is finished first, and no tool call that had ended runs again. Without a
+    QUESTION, a terminal opens "vllm-agent chat" on it.
+
+    \b
+    Examples:
+      vllm-agent resume "And half of that?"
+      vllm-agent resume 3f2a9c1b "And half of that?"
+      vllm-agent resume 3f2a9c1b
+    """
+    thread, question = _which(thread, question, last)
+    thread_id, unfinished = _find(thread, settings)
+    if question is None and not as_json and sys.stdin.isatty() and sys.stdout.isatty():
+        from agent.cli.chat import converse
+
+        converse(settings, thread_id)
+        return
+    if question is None and not unfinished:
+        raise click.UsageError(
+            f"Conversation {short_id(thread_id)} is finished: give a question, or open it in a terminal."
+        )
+    answer_in_terminal(settings, thread_id, question and read_question(question), as_json=as_json)
+
+
+def answer_in_terminal(
+    settings: Settings, thread_id: str, question: str | None, *, as_json: bool = False
+) -> None:
+    """Start the engine, answer, print, and say how to go on.
+
+    Args:
+        settings: What to run.
+        thread_id: The conversation; a new one if there is none of that id.
+        question: ``None`` to finish what was left unfinished.
+        as_json: Print all messages in the place of the answer.
+    """
+    try:
+        with started_session(settings, stream=sys.stdout.isatty() and not as_json) as session:
+            answer = session.finish(thread_id) if question is None else session.ask(thread_id, question)
+            _print(session, thread_id, answer, as_json=as_json)
+    except KeyboardInterrupt:
+        note(f"interrupted; what was said is kept: {resume_hint(thread_id, settings)}")
+        raise
+    note(f"conversation {short_id(thread_id)} · go on: {resume_hint(thread_id, settings)}")
+
+
+def _print(session: Session, thread_id: str, answer: AIMessage | None, *, as_json: bool) -> None:
+    text = answer.text.strip() if answer else ""
+    if as_json:
+        transcript = session.app.store.get(thread_id)
+        print_json(
+            {
+                "thread_id": transcript.id,
+                "answer": text,
+                "messages": [message_record(message) for message in transcript.messages],
+            }
+        )
+    elif not session.streams:
+        click.echo(text)
+
+
+def read_question(text: str) -> str:
+    """The question itself, from stdin if ``text`` is a dash."""
+    question = (sys.stdin.read() if text == _STDIN else text).strip()
+    if not question:
+        raise click.UsageError("The question is empty.")
+    return question
+
+
+def _which(thread: str | None, question: str | None, last: bool) -> tuple[str | None, str | None]:
+    """Sort out the two arguments, of which either may be left out."""
+    if last:
+        if question is not None:
+            raise click.UsageError("--last takes a question only, and there are two arguments.")
+        return None, thread
+    if thread is not None and question is None and (thread == _STDIN or len(thread.split()) > 1):
+        return None, thread  # no id has a space in it
+    return thread, question
+
+
+def _find(thread: str | None, settings: Settings) -> tuple[str, bool]:
+    with open_store(settings) as store:
+        if thread is None:
+            found = store.latest()
+            if found is None:
+                raise AgentError('there is no conversation yet; start one: vllm-agent run "What is 15 * 23?"')
+        else:
+            try:
+                found = store.get(thread)
+            except ThreadNotFoundError as error:
+                hint = f' (To ask it in the last conversation: vllm-agent resume --last "{thread}")'
+                raise ThreadNotFoundError(f"{error}{hint}") from error
+    return found.id, found.status != "idle"

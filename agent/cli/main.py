@@ -1,0 +1,102 @@
+"""The command ``vllm-agent``: nouns and verbs, exit codes, and what becomes of errors.
+
+Importing this module imports no LangChain, SQLAlchemy, rich or vLLM: every command fetches what it needs when
+it runs, so that ``--help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from types import FrameType
+from typing import Any, NoReturn
+
+import click
+
+from agent import __version__
+from agent.cli.ask import resume, run
+from agent.cli.chat import chat
+from agent.cli.debugging import show_debugging
+from agent.cli.demo import demo
+from agent.cli.graph import graph
+from agent.cli.threads import threads
+from agent.cli.tools import tools
+from agent.errors import AgentError
+from tools.errors import ToolError
+
+INTERRUPTED = 130
+TERMINATED = 128 + signal.SIGTERM
+
+
+class _Failure(click.ClickException):
+    """An error of ours, as one line."""
+
+    def show(self, file: Any = None) -> None:
+        click.echo(f"{click.style('error:', fg='red', bold=True)} {self.message}", err=True)
+
+
+class _Program(click.Group):
+    """Turns errors of ours into lines and exit codes, for every command alike."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)  # in the order in which a newcomer needs them
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (AgentError, ToolError) as error:
+            if ctx.params["debug"]:
+                raise
+            raise _Failure(str(error)) from error
+        except KeyboardInterrupt:
+            raise click.exceptions.Exit(INTERRUPTED) from None
+
+
+@click.group(
+    cls=_Program,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Settings come from flags, else from VLLM_AGENT_… variables, else from config.toml in your "
+    "configuration directory. Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.",
+)
+@click.option("--debug", is_flag=True, help="Show exact prompts and requests on stderr, and tracebacks.")
+@click.version_option(__version__, prog_name="vllm-agent")
+@click.pass_context
+def cli(context: click.Context, debug: bool) -> None:
+    """LangGraph agents on vLLM that run from the first command and never lose a conversation.
+
+    \b
+    Start here:
+      vllm-agent demo                       watch an agent call tools, stop, and resume
+      vllm-agent run "What is 15 * 23?"     one question, one answer
+      vllm-agent chat                       a conversation in the terminal
+    """
+    if os.environ.get("NO_COLOR"):
+        context.color = False
+    if debug:
+        show_debugging()
+
+
+for command in (demo, chat, run, resume, threads, tools, graph):
+    cli.add_command(command)
+
+
+def main() -> NoReturn:
+    """Run the command and end the process with its exit code."""
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        cli.main(prog_name="vllm-agent")
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else 1
+        if code in (INTERRUPTED, TERMINATED):
+            # The engine lives in this process and ends with it. Ending it in good order would wait for a
+            # model that is half loaded, and for a tool that does not return.
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+        raise
+    raise AssertionError("click ends every command with SystemExit")
+
+
+def _terminate(signum: int, frame: FrameType | None) -> None:
+    sys.exit(TERMINATED)

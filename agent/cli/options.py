@@ -1,0 +1,117 @@
+"""Options that several commands share, and the way from them to settings."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import click
+
+from agent.cli.debugging import debugging
+from agent.settings import PROTOCOLS, Settings, load_settings
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def _engine_arguments(
+    context: click.Context, parameter: click.Parameter, given: tuple[str, ...]
+) -> Mapping[str, Any] | None:
+    """``name=value`` pairs, with values read as JSON where they are JSON."""
+    arguments = {}
+    for pair in given:
+        name, equals, text = pair.partition("=")
+        if not (equals and name.isidentifier()):
+            raise click.BadParameter(f"{pair!r} is not of the form name=value", context, parameter)
+        try:
+            arguments[name] = json.loads(text)
+        except json.JSONDecodeError:
+            arguments[name] = text
+    return arguments or None
+
+
+DATABASE = click.option(
+    "--database",
+    metavar="PATH|URL",
+    help="Where conversations are kept. [default: a SQLite file in your data directory]",
+)
+JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
+
+_MODEL = (
+    click.option(
+        "--model", "-m", metavar="MODEL", help="Hub id or directory. [default: the embedded 135M model]"
+    ),
+    click.option("--base-url", metavar="URL", help="Use a running vLLM server; no engine is started here."),
+    click.option(
+        "--protocol",
+        type=click.Choice(PROTOCOLS),
+        help="How tools are called: the model's own way, or as text. [default: auto]",
+    ),
+    click.option(
+        "--temperature",
+        "-t",
+        type=click.FloatRange(0, 2),
+        help="0 is greedy. [default: 0 for the embedded model, 0.7 for others]",
+    ),
+    click.option("--max-tokens", type=click.IntRange(1), help="Tokens per answer at most. [default: 512]"),
+    click.option(
+        "--vllm-arg",
+        "vllm",
+        multiple=True,
+        metavar="NAME=VALUE",
+        callback=_engine_arguments,
+        help="Any engine argument of vLLM, for example max_model_len=4096. May be repeated.",
+    ),
+)
+_AGENT = (
+    click.option("--system", metavar="TEXT", help="What the model is told before every conversation."),
+    click.option("--graph", metavar="NAME", help="The graph that answers. [default: react]"),
+    click.option("--tools", metavar="NAME,…", help="Tools that the model may call. [default: all]"),
+    click.option("--no-tools", is_flag=True, help="Give the model no tools."),
+    click.option(
+        "--max-steps",
+        type=click.IntRange(1),
+        help="Model calls with tools per question at most. [default: 10]",
+    ),
+    DATABASE,
+)
+
+
+def agent_options(command: Command) -> Command:
+    """Add the options of every command that talks to a model; they arrive as one ``settings``."""
+
+    @functools.wraps(command)
+    def wrapped(*args: Any, no_tools: bool, **given: Any) -> Any:
+        flags = {name: given.pop(name) for name in _AGENT_FLAGS}
+        if no_tools:
+            if flags["tools"] is not None:
+                raise click.UsageError("--tools and --no-tools contradict each other.")
+            flags["tools"] = ()
+        if debugging() and flags["base_url"] is None:
+            flags["vllm"] = {"enable_log_requests": True, **(flags["vllm"] or {})}
+        return command(*args, settings=load_settings(flags), **given)
+
+    for option in reversed((*_MODEL, *_AGENT)):
+        wrapped = option(wrapped)
+    return wrapped  # type: ignore[return-value]  # click's decorators keep the signature
+
+
+_AGENT_FLAGS = (
+    "model",
+    "base_url",
+    "protocol",
+    "temperature",
+    "max_tokens",
+    "vllm",
+    "system",
+    "graph",
+    "tools",
+    "max_steps",
+    "database",
+)
+
+
+def database_settings(database: str | None) -> Settings:
+    """Settings of a command that only opens the conversations."""
+    return load_settings({"database": database})

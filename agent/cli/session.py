@@ -1,0 +1,142 @@
+"""An open agent with a terminal around it: starting the engine in sight, and asking questions."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from agent.app import App, open_app, open_store, uses_embedded_model
+from agent.cli.console import note, stages
+from agent.cli.debugging import show_requests
+from agent.cli.view import TerminalView
+from agent.errors import ThreadNotFoundError
+from agent.settings import Settings
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Coroutine
+
+    from langchain_core.messages import AIMessage
+
+    from agent.cli.turns import Turn
+    from agent.engines.base import EngineInfo, StageCallback
+
+T = TypeVar("T")
+
+_SHORT_ID = 8
+
+
+class Session:
+    """Runs turns on an open agent, from synchronous code.
+
+    Args:
+        app: The agent.
+        runner: Owns the loop that everything runs on; Ctrl-C cancels what runs on it.
+        stream: Whether answers are written while they are made.
+    """
+
+    def __init__(self, app: App, runner: asyncio.Runner, *, stream: bool) -> None:
+        self.app = app
+        self.streams = stream
+        self.view = TerminalView(stream=stream)
+        self._runner = runner
+
+    def ask(self, thread_id: str, question: str) -> AIMessage | None:
+        """Answer a question; see :meth:`agent.cli.turns.Turn.ask`."""
+        turn = self.turn(thread_id)
+        return self.run(turn.ask(question))
+
+    def finish(self, thread_id: str) -> AIMessage | None:
+        """Finish an unfinished turn; see :meth:`agent.cli.turns.Turn.finish`."""
+        turn = self.turn(thread_id)
+        return self.run(turn.finish())
+
+    def turn(self, thread_id: str) -> Turn:
+        """A turn that has not begun."""
+        from agent.cli.turns import Turn
+
+        return Turn(self.app, thread_id, self.view)
+
+    def run(self, work: Coroutine[None, None, T]) -> T:
+        """Run ``work``; Ctrl-C cancels it and raises ``KeyboardInterrupt``."""
+        self.view.wait()
+        try:
+            return self._runner.run(work)
+        finally:
+            self.view.rest()
+
+
+@contextmanager
+def open_session(
+    settings: Settings, *, stream: bool, on_stage: StageCallback | None = None
+) -> Iterator[Session]:
+    """Open an agent; its engine is not started yet.
+
+    Args:
+        settings: What to open.
+        stream: Whether answers are written while they are made.
+        on_stage: Told about the stages of the engine's start.
+    """
+    import asyncio
+
+    with open_app(settings, on_stage=on_stage) as app, asyncio.Runner() as runner:
+        yield Session(app, runner, stream=stream)
+
+
+@contextmanager
+def started_session(settings: Settings, *, stream: bool) -> Iterator[Session]:
+    """Open an agent and start its engine, with its stages shown."""
+    prepare_model(settings)
+    with stages("starting the engine") as shown:
+        shown("preparing")
+        with open_session(settings, stream=stream, on_stage=shown) as session:
+            info = session.app.start()
+            show_requests()
+            shown.stop()
+            note(f"{describe(info, session.app)}, ready in {shown.seconds:.0f} s")
+            yield session
+
+
+def prepare_model(settings: Settings) -> None:
+    """Fetch and convert the embedded model if need be, with a progress bar."""
+    if uses_embedded_model(settings):
+        from agent.catalogue.embedded import embedded_model
+        from agent.catalogue.progress import progress_bar
+
+        with progress_bar() as progress:
+            embedded_model(progress=progress)
+
+
+def describe(info: EngineInfo, app: App) -> str:
+    """The model and the engine that answer, in one line."""
+    name = Path(info.model).name if Path(info.model).is_dir() else info.model
+    embedded = " (embedded)" if uses_embedded_model(app.settings) else ""
+    where = {"in-process": "in this process", "remote": f"at {app.settings.base_url}"}.get(
+        info.kind, info.kind
+    )
+    return f"{name}{embedded} · {info.version or 'vLLM'} {where} · tools by {app.model.protocol} protocol"
+
+
+def short_id(thread_id: str) -> str:
+    """The beginning of a conversation's id, as people write it."""
+    return thread_id[:_SHORT_ID]
+
+
+def resume_hint(thread_id: str, settings: Settings) -> str:
+    """The command that goes on with a conversation."""
+    database = f" --database {settings.database}" if settings.database else ""
+    return f'vllm-agent resume {short_id(thread_id)}{database} "…"'
+
+
+def existing_or_new(thread: str, settings: Settings) -> str:
+    """The conversation that begins so, or a new one of that very id."""
+    with open_store(settings) as store:
+        try:
+            return store.resolve(thread)
+        except ThreadNotFoundError:
+            if any(known.id.startswith(thread) for known in store.list(limit=sys.maxsize)):
+                raise  # it is the beginning of several
+            return thread

@@ -1,0 +1,168 @@
+"""One turn of a conversation: from a question to its answer, told to a view while it happens.
+
+Runs on asyncio, because only there can an answer be cancelled half-way: Ctrl-C cancels the task, which frees
+the engine's slot at once. A thread that waits for the engine would wait for the whole answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Protocol
+
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage, ToolMessage
+
+from agent.errors import ConfigurationError
+from graphs.prompts import unanswered_call
+from graphs.repair import error_result
+from graphs.turn import last_answer, open_calls
+
+if TYPE_CHECKING:
+    from agent.app import App, Snapshot
+
+_MODEL_NODE = "model"
+
+
+class View(Protocol):
+    """Is told what happens in a turn, in the order in which it happens."""
+
+    def token(self, text: str) -> None:
+        """A piece of the model's answer."""
+
+    def writing(self, name: str) -> None:
+        """The model begins to write a call of a tool."""
+
+    def called(self, name: str, arguments: Mapping[str, Any]) -> None:
+        """A tool begins to run."""
+
+    def returned(self, result: ToolMessage, *, seconds: float | None, replayed: bool) -> None:
+        """A tool has a result; ``seconds`` is None where it did not run."""
+
+    def happened(self, event: Mapping[str, Any]) -> None:
+        """Another event of :mod:`graphs.events`."""
+
+
+class Turn:
+    """Runs one turn and remembers how far it came.
+
+    Args:
+        app: The agent.
+        thread_id: The conversation.
+        view: Told what happens.
+    """
+
+    def __init__(self, app: App, thread_id: str, view: View) -> None:
+        self._app = app
+        self._config = app.thread(thread_id)
+        self._view = view
+        self._known: set[str | None] = set()
+        self._events: dict[str, Mapping[str, Any]] = {}
+        self._streamed = ""
+
+    async def ask(self, question: str) -> AIMessage | None:
+        """Answer ``question``, after whatever an earlier process left unfinished.
+
+        Returns:
+            The model's last message in this turn.
+
+        Raises:
+            ConfigurationError: The conversation waits for a decision that a question does not answer.
+        """
+        await self.finish()
+        return await self._run({"messages": [HumanMessage(question)]})
+
+    async def finish(self) -> AIMessage | None:
+        """Run what an earlier process left unfinished to its end; ``None`` if there is nothing."""
+        state = await self._state()
+        return await self._run(None) if _is_unfinished(state) else None
+
+    async def abandon(self, reason: str) -> None:
+        """End a turn that was cancelled: keep what was said, and leave no call without a result.
+
+        Args:
+            reason: Stands in the place of an answer that had not begun.
+        """
+        state = await self._app.graph.aget_state(self._config)
+        if not _is_unfinished(state) or _MODEL_NODE not in self._app.graph.nodes:
+            return
+        messages = state.values.get("messages", [])
+        ending: list[BaseMessage] = [
+            error_result(call["id"], call["name"], unanswered_call(call["name"]))
+            for call in open_calls(messages)
+        ]
+        said = self._streamed.strip()
+        ending.append(AIMessage(said or f"({reason})", response_metadata={"stopped_by": "user"}))
+        await self._app.graph.aupdate_state(self._config, {"messages": ending}, as_node=_MODEL_NODE)
+
+    async def _state(self) -> Snapshot:
+        state = await self._app.graph.aget_state(self._config)
+        if state.interrupts:
+            raise ConfigurationError(
+                f"this conversation waits for a decision: {state.interrupts[0].value!r}. "
+                "This command cannot give one; resume the graph with Command(resume=…) in Python"
+            )
+        self._known = {message.id for message in state.values.get("messages", [])}
+        return state
+
+    async def _run(self, given: Mapping[str, Any] | None) -> AIMessage | None:
+        self._streamed = ""
+        # "sync": the model's calls are on the disk before a tool starts, so that a process killed in a tool
+        # resumes with these very calls, and the journal knows them again.
+        stream = self._app.graph.astream(
+            given, self._config, stream_mode=["messages", "custom", "updates"], durability="sync"
+        )
+        async for mode, payload in stream:
+            self._read(mode, payload)
+        state = await self._state()
+        return last_answer(state.values.get("messages", []))
+
+    def _read(self, mode: str, payload: Any) -> None:
+        if mode == "messages":
+            message = payload[0]
+            if isinstance(message, AIMessageChunk):
+                self._read_chunk(message)
+        elif mode == "custom":
+            self._read_event(payload)
+        else:
+            for update in payload.values():
+                if isinstance(update, Mapping):
+                    for message in update.get("messages") or ():
+                        self._read_message(message)
+
+    def _read_chunk(self, chunk: AIMessageChunk) -> None:
+        if chunk.text:
+            self._streamed += chunk.text
+            self._view.token(chunk.text)
+        for call in chunk.tool_call_chunks:
+            if call["name"]:
+                self._view.writing(call["name"])
+
+    def _read_event(self, event: Any) -> None:
+        if not isinstance(event, Mapping):
+            return
+        kind = event.get("type")
+        if kind == "tool_started":
+            self._view.called(event["name"], event["args"])
+        elif kind == "tool_finished":
+            self._events[event["id"]] = event
+        else:
+            self._view.happened(event)
+
+    def _read_message(self, message: BaseMessage) -> None:
+        if message.id in self._known:
+            return
+        self._known.add(message.id)
+        if isinstance(message, ToolMessage):
+            event = self._events.get(message.tool_call_id, {})
+            seconds = event.get("seconds") if not event.get("replayed") else None
+            self._view.returned(message, seconds=seconds, replayed=bool(event.get("replayed")))
+        elif isinstance(message, AIMessage):
+            # Words that were put in the model's place were not streamed.
+            if message.text.strip() != self._streamed.strip():
+                self._view.token(message.text)
+            self._streamed = ""
+
+
+def _is_unfinished(state: Snapshot) -> bool:
+    # ``state.next`` will not do: it leaves out a task that has its result when the process died before the
+    # step that the task belongs to was closed.
+    return bool(state.tasks)

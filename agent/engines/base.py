@@ -1,0 +1,109 @@
+"""What every engine is: one small protocol that speaks OpenAI chat completions.
+
+One wire form for all engines means that the converters between LangChain and a model exist once, in
+:mod:`agent.chat`, and that everything above an engine ignores which one it holds. The form is that of
+vLLM's server (https://docs.vllm.ai/en/stable/serving/openai_compatible_server.html): a request is the JSON
+body of ``POST /v1/chat/completions`` with vLLM's extra fields at the top level, a response is the JSON
+object of the answer, and a stream gives its ``chat.completion.chunk`` objects.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeAlias, runtime_checkable
+
+from agent.engines.loop import EngineLoop
+
+Request: TypeAlias = Mapping[str, Any]
+"""The JSON body of a chat-completions request."""
+
+Response: TypeAlias = dict[str, Any]
+"""The JSON object of a chat-completions answer, or one chunk of a stream."""
+
+StageCallback: TypeAlias = Callable[[str], None]
+"""Called with the stage that an engine's start has reached: ``"importing"``, ``"loading"``, …"""
+
+
+@dataclass(frozen=True)
+class EngineInfo:
+    """What callers may know about the engine that answers them."""
+
+    kind: str
+    """``"in-process"``, ``"remote"`` or ``"scripted"``."""
+
+    model: str
+    """The model's name as the engine answers to it: a directory, a hub id or a served name."""
+
+    max_model_len: int | None = None
+    """Tokens of prompt and answer together that fit one request; None where it is unknown."""
+
+    chat_template: str | None = None
+    """The Jinja source of the model's chat template; None where the model has none or it is unknown."""
+
+    control_tokens: tuple[str, ...] = ()
+    """Texts that the tokenizer turns into single control tokens, longest first."""
+
+    tool_parser: str | None = None
+    """vLLM's tool parser for this model's own call format, or ``"server"`` where a server reads the calls by
+    itself; None where it has none or it is unknown."""
+
+    version: str = ""
+    """The engine's software and version, for people to read."""
+
+
+@runtime_checkable
+class Engine(Protocol):
+    """A running model.
+
+    The coroutines run on :attr:`loop`; callers on other threads and loops cross over through it.
+    """
+
+    @property
+    def loop(self) -> EngineLoop:
+        """The thread and event loop on which this engine lives."""
+        ...
+
+    @property
+    def closed(self) -> bool:
+        """Whether :meth:`close` was called or the engine died."""
+        ...
+
+    async def start(self) -> EngineInfo:
+        """Make the engine ready; the second and later calls return at once.
+
+        Raises:
+            EngineStartError: It cannot be started; the message says what to do.
+            EngineClosedError: It was closed.
+        """
+        ...
+
+    async def chat(self, request: Request) -> Response:
+        """Answer one request whole.
+
+        Raises:
+            RequestError: The engine refuses this request.
+            EngineDeadError: The engine died.
+            EngineClosedError: The engine was closed.
+        """
+        ...
+
+    def stream_chat(self, request: Request) -> AsyncIterator[Response]:
+        """Answer one request in chunks; closing the iterator frees the request's slot.
+
+        Raises:
+            RequestError, EngineDeadError, EngineClosedError: As :meth:`chat`.
+        """
+        ...
+
+    async def render(self, request: Request) -> list[int]:
+        """Return the token ids of the prompt that this request would be given, without running it.
+
+        Raises:
+            RequestError: The engine refuses this request, or cannot tell.
+        """
+        ...
+
+    def close(self) -> None:
+        """Free everything; waiting callers get :class:`EngineClosedError`. May be called twice."""
+        ...

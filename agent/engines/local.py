@@ -1,0 +1,298 @@
+"""The engine in this process: starting it, sharing it and closing it.
+
+vLLM itself is behind :mod:`agent.engines.inprocess`, which is imported when the first engine starts: that
+import takes ten seconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import ctypes
+import gc
+import logging
+import os
+import re
+import threading
+import warnings
+import weakref
+from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing, contextmanager, suppress
+from typing import TYPE_CHECKING
+
+from agent.engines.base import EngineInfo, Request, Response, StageCallback
+from agent.engines.config import EngineConfig, check_names
+from agent.engines.families import tool_parser_for
+from agent.engines.hub import check_hub_model
+from agent.engines.loop import EngineLoop
+from agent.errors import (
+    AgentError,
+    EngineClosedError,
+    EngineDeadError,
+    EngineStartError,
+    MissingExtraError,
+    ModelNotFoundError,
+)
+
+if TYPE_CHECKING:
+    from agent.engines.inprocess import InProcessServer
+
+# Read by vLLM or OpenMP when they are first imported; a value that the user has set stays.
+ENVIRONMENT = {
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the core runs in this process: nothing can be orphaned
+    "VLLM_LOGGING_LEVEL": "ERROR",
+    "VLLM_LOGGING_STREAM": "ext://sys.stderr",  # stdout is for data
+    "VLLM_NO_USAGE_STATS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "TORCH_CPP_LOG_LEVEL": "ERROR",
+    # Spinning at OpenMP barriers makes decoding ten times slower as soon as anything else wants a core.
+    "OMP_WAIT_POLICY": "PASSIVE",
+}
+
+
+class LocalEngine:
+    """vLLM in this process, on a thread and an event loop of its own.
+
+    Engines are shared: :func:`open_engine` gives every caller with an equal configuration the same one.
+
+    Args:
+        config: The model and the engine arguments.
+        on_stage: Called with each stage of the start: importing, loading, warming up, ready.
+    """
+
+    def __init__(self, config: EngineConfig, *, on_stage: StageCallback | None = None) -> None:
+        self.config = config
+        self.loop = EngineLoop("vllm-front")
+        self._on_stage = on_stage or (lambda stage: None)
+        self._starting: asyncio.Task[EngineInfo] | None = None
+        self._server: InProcessServer | None = None
+        self._info: EngineInfo | None = None
+        self._closed = False
+        self._died = False
+        _OPEN.add(self)
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed or has died."""
+        return self._closed
+
+    async def start(self) -> EngineInfo:
+        """Import vLLM, load the model and warm it up; later calls return at once.
+
+        Raises:
+            MissingExtraError: vLLM is not installed.
+            ConfigurationError: An argument is unknown to this vLLM.
+            ModelNotFoundError: There is no such model.
+            EngineStartError: vLLM does not start; its own message follows.
+            EngineClosedError: The engine was closed.
+        """
+        if self._closed:
+            raise EngineClosedError(_CLOSED)
+        if self._info is None:
+            if self._starting is None or self._starting.done():
+                self._starting = asyncio.create_task(self._start())
+            # A caller that is cancelled does not take the start from those who wait beside it.
+            return await asyncio.shield(self._starting)
+        return self._info
+
+    async def _start(self) -> EngineInfo:
+        self._on_stage("importing")
+        arguments = self.config.engine_arguments()
+        if self.config.reasoning_parser is not None:
+            arguments["reasoning_parser"] = self.config.reasoning_parser
+        await asyncio.to_thread(
+            check_hub_model, self.config.model, download_dir=arguments.get("download_dir")
+        )
+        for name, value in ENVIRONMENT.items():
+            os.environ.setdefault(name, value)
+        _quieten()
+        try:
+            from agent.engines import inprocess
+        except ImportError as error:
+            msg = (
+                f"vLLM cannot be imported ({error}); install it with `pip install 'vllm-agent[cpu]'`, or "
+                "'vllm-agent[gpu]' on a machine with an NVIDIA card"
+            )
+            raise MissingExtraError(msg) from error
+        check_names(arguments, inprocess.engine_argument_names())
+        server = inprocess.InProcessServer()
+        try:
+            model = server.load(arguments, self._on_stage)
+            template = self.config.chat_template or model.chat_template
+            parser = self.config.tool_parser
+            if parser == "auto":
+                parser = tool_parser_for(template)
+            await server.serve(
+                arguments,
+                {
+                    "chat_template": self.config.chat_template,
+                    "tool_call_parser": parser,
+                    "enable_auto_tool_choice": parser is not None,
+                    "trust_request_chat_template": True,  # requests come from this process only
+                    "enable_prompt_tokens_details": True,
+                    "tool_strict_level": "parameter",  # arguments are decoded under their schema
+                },
+            )
+        except Exception as error:
+            server.shutdown()
+            if isinstance(error, AgentError):
+                raise
+            raise _start_error(self.config.model, error) from error
+        except BaseException:  # closed while it was starting
+            server.shutdown()
+            raise
+        # Exit hooks run backwards, and those of torch take away what a running engine needs.
+        atexit.unregister(_close_all)
+        atexit.register(_close_all)
+        self._server = server
+        self._info = EngineInfo(
+            kind="in-process",
+            model=self.config.model,
+            max_model_len=model.max_model_len,
+            chat_template=template,
+            control_tokens=model.control_tokens,
+            tool_parser=parser,
+            version=inprocess.version(),
+        )
+        self._on_stage("ready")
+        return self._info
+
+    async def chat(self, request: Request) -> Response:
+        """Answer one request whole; see :class:`agent.engines.base.Engine`."""
+        server = await self._ready()
+        with self._watched():
+            return await server.chat(request)
+
+    async def stream_chat(self, request: Request) -> AsyncIterator[Response]:
+        """Answer one request in chunks; see :class:`agent.engines.base.Engine`."""
+        server = await self._ready()
+        with self._watched():
+            async with aclosing(server.stream_chat(request)) as chunks:
+                async for chunk in chunks:
+                    yield chunk
+
+    async def render(self, request: Request) -> list[int]:
+        """Return the token ids of the prompt; see :class:`agent.engines.base.Engine`."""
+        return await (await self._ready()).render(request)
+
+    def close(self) -> None:
+        """Stop the engine and free its memory; callers that wait get :class:`EngineClosedError`."""
+        if self._shut():
+            _return_memory()
+
+    @contextmanager
+    def _watched(self) -> Iterator[None]:
+        """Notice when the engine dies, and see to it that all who wait are told so."""
+        try:
+            yield
+        except EngineDeadError:
+            self._died = self._closed = True
+            raise
+        except asyncio.CancelledError:
+            if self._died:  # whoever was told first already opened another engine, which ended this one
+                raise EngineDeadError(_DEAD) from None
+            raise
+
+    def _shut(self) -> bool:
+        """Stop the engine; say whether there was one."""
+        _OPEN.discard(self)
+        self._closed = True
+        server, self._server = self._server, None
+        if server is not None:
+            server.shutdown()
+        self.loop.stop()
+        return server is not None
+
+    async def _ready(self) -> InProcessServer:
+        if self._server is None:
+            await self.start()
+        if self._closed or self._server is None:
+            raise EngineClosedError(_CLOSED)
+        return self._server
+
+
+def _return_memory() -> None:
+    """Give freed memory back to the system, half of which the C library would keep for later."""
+    gc.collect()
+    with suppress(OSError, AttributeError):  # another C library than glibc
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+
+
+def _quieten() -> None:
+    """Keep what vLLM and torch say about themselves while they are imported off the caller's terminal."""
+    logging.getLogger("vllm").setLevel(os.environ["VLLM_LOGGING_LEVEL"])  # it logs before it sets this
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"vllm\b")
+
+
+_LONGEST = 600  # characters of a message
+_DEAD = "the engine died while this request was running; the next call starts a fresh one"
+_CLOSED = "this engine was closed; build a new model to go on"
+_GATED = ("gated repo", "Access to model")
+
+
+def _start_error(model: str, error: Exception) -> AgentError:
+    text = _plain(str(error)) or type(error).__name__
+    if any(sign in text for sign in _GATED):
+        return ModelNotFoundError(
+            f"the model {model!r} is given out on conditions: accept them on its page, and log in with "
+            f"`hf auth login` ({text})"
+        )
+    return EngineStartError(f"vLLM could not start with model {model!r}: {text}")
+
+
+def _plain(text: str) -> str:
+    """Take the frame that pydantic puts around a message off, and cut lists that fill pages."""
+    text = re.sub(r"^\d+ validation errors? for \w+\n\s*Value error, ", "", text)
+    text = re.sub(r" \[type=\w+, input_value=.*", "", text, flags=re.DOTALL)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
+
+
+# -- sharing -----------------------------------------------------------------------------------------------
+
+_OPEN: weakref.WeakSet[LocalEngine] = weakref.WeakSet()
+_SHARED: dict[EngineConfig, tuple[LocalEngine, int]] = {}
+_LOCK = threading.RLock()  # a model that is collected gives its engine back from wherever that happens
+
+
+def open_engine(config: EngineConfig, *, on_stage: StageCallback | None = None) -> LocalEngine:
+    """Return the engine of this process for ``config``, which must be given back by :func:`release_engine`.
+
+    An engine that has died is replaced by a fresh one.
+    """
+    with _LOCK:
+        known, _ = _SHARED.get(config, (None, 0))
+        dead = _SHARED.pop(config)[0] if known is not None and known.closed else None
+    if dead is not None:
+        dead.close()  # frees the memory that the next one needs
+    with _LOCK:
+        engine, users = _SHARED.get(config) or (LocalEngine(config, on_stage=on_stage), 0)
+        _SHARED[config] = (engine, users + 1)
+        return engine
+
+
+def release_engine(engine: LocalEngine) -> None:
+    """Give an engine back; the last user closes it."""
+    with _LOCK:
+        shared, users = _SHARED.get(engine.config, (None, 0))
+        if shared is not engine:
+            return
+        if users > 1:
+            _SHARED[engine.config] = (engine, users - 1)
+            return
+        del _SHARED[engine.config]
+    engine.close()
+
+
+@atexit.register
+def _close_all() -> None:
+    for engine in list(_OPEN):
+        engine._shut()
+
+
+def _forget_after_fork() -> None:  # a child has none of the parent's threads, so none of its engines
+    _SHARED.clear()
+    _OPEN.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_after_fork)

@@ -1,0 +1,120 @@
+"""What a server is: its model, and whether it calls tools by itself. Asked once, before the first call."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+
+from agent.engines.base import EngineInfo
+from agent.engines.remote.connection import CHAT, Connection, RefusedError
+from agent.errors import ConfigurationError, ModelNotFoundError
+
+_MISSING = (404, 405)
+_MOST_NAMES = 10  # in one message
+_PROBE_TOOL = {"type": "function", "function": {"name": "probe", "parameters": {"type": "object"}}}
+
+
+async def discover(connection: Connection, wanted: str | None) -> tuple[EngineInfo, bool]:
+    """Return what the server says of itself, and whether it is vLLM.
+
+    Args:
+        connection: To the server.
+        wanted: The name of the model; None for the only one that it serves.
+
+    Raises:
+        ConnectionFailure: It cannot be asked.
+        ModelNotFoundError: It does not serve that model.
+        ConfigurationError: It serves several, and none was named.
+    """
+    card = _choose(await _cards(connection, wanted), wanted, connection.address)
+    model, is_vllm = card["id"], card.get("owned_by") == "vllm"
+    version: Mapping[str, Any] = {}
+    tokenizer: Mapping[str, Any] = {}
+    if is_vllm:
+        version = await _optional(connection, "/version")
+        tokenizer = await _optional(connection, "/tokenizer_info")  # shown where the server is told to
+    template = tokenizer.get("chat_template")
+    info = EngineInfo(
+        kind="remote",
+        model=model,
+        max_model_len=card.get("max_model_len"),
+        chat_template=template if isinstance(template, str) else None,
+        control_tokens=_control_tokens(tokenizer),
+        tool_parser="server" if not is_vllm or await _parses_tools(connection, model) else None,
+        version=f"vLLM {version.get('version', '')}".strip() if is_vllm else connection.address,
+    )
+    return info, is_vllm
+
+
+async def _cards(connection: Connection, wanted: str | None) -> list[dict[str, Any]]:
+    try:
+        listing = await connection.json("GET", "models")
+    except RefusedError as error:
+        if error.status not in _MISSING or wanted is None:
+            raise
+        return []  # some gateways have no list
+    cards = listing.get("data") if isinstance(listing, dict) else None
+    return [card for card in cards or () if isinstance(card, dict) and card.get("id")]
+
+
+def _choose(cards: list[dict[str, Any]], wanted: str | None, address: str) -> dict[str, Any]:
+    names = [str(card["id"]) for card in cards]
+    shown = ", ".join(names[:_MOST_NAMES])
+    if len(names) > _MOST_NAMES:
+        shown += f" and {len(names) - _MOST_NAMES} more"
+    if wanted is not None:
+        if wanted in names:
+            return cards[names.index(wanted)]
+        if not cards:
+            return {"id": wanted}
+        msg = f"the server at {address} does not serve {wanted!r}; it serves: {shown}"
+        raise ModelNotFoundError(msg)
+    bases = [card for card in cards if not card.get("parent")]  # the others are LoRA adapters
+    if not bases:
+        msg = f"the server at {address} lists no model; if it has one nevertheless, give its name as model="
+        raise ModelNotFoundError(msg)
+    if len({card.get("root") or card["id"] for card in bases}) > 1:  # not only several names of one
+        msg = f"the server at {address} serves several models; give model= as one of: {shown}"
+        raise ConfigurationError(msg)
+    return bases[0]
+
+
+async def _parses_tools(connection: Connection, model: str) -> bool:
+    """Find out whether a vLLM server shows tools to its model and reads the calls.
+
+    Other servers are not asked: a question to them may cost money, and the text protocol is no alternative
+    there, since it needs vLLM's grammars.
+    """
+    question = {"model": model, "messages": [{"role": "user", "content": "Hello"}]}
+    with_tools = {**question, "tools": [_PROBE_TOOL]}
+    try:
+        plain = await connection.json("POST", "/tokenize", question)
+        shown = await connection.json("POST", "/tokenize", with_tools)
+        if plain["count"] == shown["count"]:
+            return False  # the template leaves them out
+        # Refused at once where the server has no parser.
+        await connection.json("POST", CHAT, {**with_tools, "tool_choice": "auto", "max_tokens": 1})
+    except RefusedError as error:
+        if error.status == 400 or error.status in _MISSING:
+            return False
+        raise
+    return True
+
+
+async def _optional(connection: Connection, path: str) -> Mapping[str, Any]:
+    with suppress(RefusedError):
+        answer = await connection.json("GET", path)
+        return answer if isinstance(answer, dict) else {}
+    return {}
+
+
+def _control_tokens(tokenizer: Mapping[str, Any]) -> tuple[str, ...]:
+    """Collect them from the tokenizer's configuration, longest first."""
+    tokens = set((tokenizer.get("added_tokens_decoder") or {}).values())
+    for name, value in tokenizer.items():
+        if name.endswith("_token"):
+            tokens.add(value)
+        elif name.endswith("special_tokens") and isinstance(value, list):
+            tokens.update(value)
+    return tuple(sorted((t for t in tokens if isinstance(t, str) and t), key=lambda t: (-len(t), t)))

@@ -1,0 +1,154 @@
+"""An engine that calls tools, made of one that only writes text."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Any, Literal
+
+from agent.engines.base import Engine, EngineInfo, Request, Response
+from agent.engines.loop import EngineLoop
+from agent.formats.text.decision import tools_asked_for
+from agent.formats.text.grammar import call_grammar
+from agent.formats.text.prompt import answer_prompt, call_prompt
+from agent.formats.text.reader import MARKER, CallReader
+
+_MOST_TOOLS = 4  # that one question can be about
+
+
+class TextToolEngine:
+    """Puts the text protocol on an engine: takes tools in the request, gives calls in the answer.
+
+    Args:
+        engine: The engine that writes the text.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    @property
+    def loop(self) -> EngineLoop:
+        """The loop of the engine below."""
+        return self._engine.loop
+
+    @property
+    def closed(self) -> bool:
+        """Whether the engine below is closed."""
+        return self._engine.closed
+
+    async def start(self) -> EngineInfo:
+        """Start the engine below."""
+        return await self._engine.start()
+
+    async def chat(self, request: Request) -> Response:
+        """Answer one request whole; see :class:`agent.engines.base.Engine`."""
+        plain, calls = await self._plan(request)
+        response = await self._engine.chat(plain)
+        if calls:
+            for choice in response["choices"]:
+                _read_choice(choice)
+        return response
+
+    async def stream_chat(self, request: Request) -> AsyncIterator[Response]:
+        """Answer one request in chunks; see :class:`agent.engines.base.Engine`."""
+        plain, calls = await self._plan(request)
+        source = self._engine.stream_chat(plain)
+        readers: dict[int, CallReader] = {}
+        try:
+            async for chunk in source:
+                if not calls:
+                    yield chunk
+                    continue
+                for part in _read_chunk(chunk, readers):
+                    yield part
+        finally:
+            await source.aclose()  # type: ignore[attr-defined]  # an async generator: frees the slot now
+
+    async def render(self, request: Request) -> list[int]:
+        """Return the token ids of the prompt; see :class:`agent.engines.base.Engine`."""
+        tools = request.get("tools") or ()
+        messages = call_prompt(request["messages"], tools) if tools else answer_prompt(request["messages"])
+        return await self._engine.render(_plain(request, messages))
+
+    def close(self) -> None:
+        """Close the engine below."""
+        self._engine.close()
+
+    async def _plan(self, request: Request) -> tuple[dict[str, Any], bool]:
+        """Return the request without tools, and whether calls are to be read from the answer."""
+        messages, tools = request["messages"], request.get("tools") or ()
+        asked, calls = await self._choose(request)
+        if not asked:
+            answer = _plain(request, answer_prompt(messages))
+            if tools:  # a small model that has seen calls in the conversation would write more of them
+                answer["bad_words"] = [*answer.get("bad_words", ()), MARKER.rstrip(":")]
+            return answer, False
+        call = _plain(request, call_prompt(messages, tools))
+        call["structured_outputs"] = {"grammar": call_grammar(asked, calls=calls)}
+        return call, True
+
+    async def _choose(self, request: Request) -> tuple[Sequence[Any], Literal["each", "one", "any"]]:
+        """Return the tools that are to be called, and how often."""
+        tools, choice = request.get("tools") or (), request.get("tool_choice", "auto")
+        parallel = request.get("parallel_tool_calls")
+        if not tools or choice == "none":
+            return (), "one"
+        if isinstance(choice, dict):
+            return [tool for tool in tools if tool["function"]["name"] == choice["function"]["name"]], "one"
+        if choice == "required" and (len(tools) == 1 or request["messages"][-1]["role"] != "user"):
+            return tools, "any" if parallel else "one"
+        most = 1 if parallel is False else _MOST_TOOLS
+        asked = await tools_asked_for(
+            self._engine, request["messages"], tools, least=int(choice == "required"), most=most
+        )
+        return asked, "any" if parallel else "each"
+
+
+def _plain(request: Request, messages: Sequence[Any]) -> dict[str, Any]:
+    dropped = ("tools", "tool_choice", "parallel_tool_calls")
+    return {key: value for key, value in request.items() if key not in dropped} | {"messages": messages}
+
+
+def _read_choice(choice: dict[str, Any]) -> None:
+    """Move the calls from the text of one choice to its ``tool_calls``."""
+    message = choice["message"]
+    reader = CallReader()
+    content, calls = "", dict[int, dict[str, Any]]()
+    for delta in [*reader.feed(message.get("content") or ""), *reader.finish()]:
+        content += delta.get("content", "")
+        for call in delta.get("tool_calls", ()):
+            known = calls.setdefault(call["index"], {"function": {"arguments": ""}})
+            arguments = known["function"]["arguments"] + call["function"]["arguments"]
+            known.update({key: value for key, value in call.items() if key in ("id", "type")})
+            known["function"] = {**known["function"], **call["function"], "arguments": arguments}
+    message["content"] = content
+    if calls:
+        message["tool_calls"] = list(calls.values())
+        choice["finish_reason"] = _finish(choice.get("finish_reason"))
+
+
+def _read_chunk(chunk: Response, readers: dict[int, CallReader]) -> list[Response]:
+    """Turn one chunk of text into chunks of content and of calls."""
+    if not chunk.get("choices"):
+        return [chunk]
+    parts = []
+    for choice in chunk["choices"]:
+        reader = readers.setdefault(choice["index"], CallReader())
+        delta = choice.get("delta") or {}
+        deltas = reader.feed(delta.get("content") or "")
+        finish = choice.get("finish_reason")
+        if finish:
+            deltas += reader.finish()
+            finish = _finish(finish) if reader.calls else finish
+        others = {key: value for key, value in delta.items() if key != "content"}
+        kept = {key: value for key, value in choice.items() if key not in ("delta", "finish_reason")}
+        if others:
+            deltas.insert(0, others)
+        for position, one in enumerate(deltas or [{}]):
+            last = position == len(deltas or [{}]) - 1
+            part = {**(kept if last else {"index": choice["index"]}), "delta": one}
+            parts.append({**chunk, "choices": [{**part, "finish_reason": finish if last else None}]})
+    return parts
+
+
+def _finish(reason: str | None) -> str | None:
+    return "tool_calls" if reason == "stop" else reason

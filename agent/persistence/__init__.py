@@ -1,0 +1,49 @@
+"""Conversations that outlive the process: one LangGraph saver, a tool journal, a store to browse them.
+
+Names are imported when first used: most need LangGraph, which takes longer to import than a short command.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from agent.persistence.conversations import ConversationStore, Transcript
+    from agent.persistence.importing import Imported, import_langgraph_sqlite
+    from agent.persistence.journal import JournalEntry, ToolJournal
+    from agent.persistence.listing import Conversation, list_conversations
+    from agent.persistence.opening import open_checkpointer
+    from agent.persistence.saver import SQLSaver
+
+_HOMES = {
+    "Conversation": "agent.persistence.listing",
+    "ConversationStore": "agent.persistence.conversations",
+    "Imported": "agent.persistence.importing",
+    "JournalEntry": "agent.persistence.journal",
+    "SQLSaver": "agent.persistence.saver",
+    "ToolJournal": "agent.persistence.journal",
+    "Transcript": "agent.persistence.conversations",
+    "import_langgraph_sqlite": "agent.persistence.importing",
+    "list_conversations": "agent.persistence.listing",
+    "open_checkpointer": "agent.persistence.opening",
+}
+
+__all__ = [
+    "Conversation",
+    "ConversationStore",
+    "Imported",
+    "JournalEntry",
+    "SQLSaver",
+    "ToolJournal",
+    "Transcript",
+    "import_langgraph_sqlite",
+    "list_conversations",
+    "open_checkpointer",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)

@@ -1,0 +1,312 @@
+"""Browsing and keeping conversations: what a person wants to do with them, apart from talking."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from langchain_core.messages import BaseMessage
+from sqlalchemy import Select, delete, func, select, text, update
+from sqlalchemy.sql import ClauseElement
+
+from agent.errors import ConfigurationError, DatabaseError, ThreadNotFoundError
+from agent.persistence import export, full_text, listing, maintenance
+from agent.persistence.dialects import insert
+from agent.persistence.listing import Conversation, Listed
+from agent.persistence.locations import database_files
+from agent.persistence.records import TITLE_LENGTH, Address, title_of
+from agent.persistence.saver import SQLSaver
+from agent.persistence.tables import checkpoints, thread_tags, threads
+from agent.persistence.transactions import Record, Transaction
+from agent.persistence.transcripts import add_messages, index_messages, messages_at
+
+_SUGGESTIONS = 3
+
+
+@dataclass(frozen=True)
+class Transcript(Conversation):
+    """A conversation with what was said."""
+
+    checkpoint_id: str
+    """Where in its history this is."""
+    messages: tuple[BaseMessage, ...]
+    """Oldest first."""
+
+
+@dataclass(frozen=True)
+class Match:
+    """A message that was found."""
+
+    id: str
+    """The conversation's thread id."""
+    position: int
+    """Which of its messages, from 0."""
+    role: str
+    """``human``, ``ai``, ``tool`` or ``system``."""
+    excerpt: str
+    """The words around the match."""
+
+
+@dataclass(frozen=True)
+class SizeReport:
+    """What the conversations take up."""
+
+    conversations: int
+    """How many there are."""
+    checkpoints: int
+    """How many steps of them are kept."""
+    bytes_on_disk: int
+    """Of the SQLite file and its side files, or of the PostgreSQL database."""
+    largest: tuple[tuple[str, int], ...]
+    """The ten largest by thread id, with the bytes of their values."""
+
+
+class ConversationStore:
+    """The conversations of one database.
+
+    Every ``thread_id`` may be a beginning of one that no other shares.
+
+    Args:
+        saver: From :func:`agent.persistence.open_checkpointer`, open.
+    """
+
+    def __init__(self, saver: SQLSaver) -> None:
+        self._database = saver.database
+        self._saver = saver
+        self._serde = saver.serde
+
+    # Looking
+
+    def list(self, *, limit: int = 50, offset: int = 0, tag: str | None = None) -> Sequence[Conversation]:
+        """Conversations, the last used first. No history is read, except where a count is unknown."""
+        return self._completed(listing.newest(limit=limit, offset=offset, tag=tag))
+
+    def latest(self) -> Conversation | None:
+        """The conversation that was used last; ``None`` if there is none."""
+        found = self.list(limit=1)
+        return found[0] if found else None
+
+    def get(self, thread_id: str, *, checkpoint_id: str | None = None) -> Transcript:
+        """A conversation with its messages, now or at an earlier checkpoint.
+
+        Raises:
+            ThreadNotFoundError: There is none, or it has no such checkpoint.
+        """
+        thread_id = self.resolve(thread_id)
+        [row] = listing.rows(self._database, listing.every().where(threads.c.thread_id == thread_id))
+        address = Address(thread_id, "", checkpoint_id)
+        found = self._database.read(lambda transaction: messages_at(transaction, self._serde, address))
+        if found is None and checkpoint_id is not None:
+            raise ThreadNotFoundError(f"conversation {thread_id!r} has no checkpoint {checkpoint_id!r}")
+        at, messages = found or ("", [])
+        known = vars(row) | {"message_count": len(messages), "title": row.title or title_of(messages)}
+        return Transcript(**known, checkpoint_id=at, messages=tuple(messages))
+
+    def resolve(self, prefix: str) -> str:
+        """The thread id that begins so.
+
+        Raises:
+            ThreadNotFoundError: None does, or several do; the message names close ones.
+        """
+        begins = threads.c.thread_id.startswith(prefix, autoescape=True)
+        statement = select(threads.c.thread_id).where(begins).order_by(threads.c.thread_id).limit(4)
+        found = [row[0] for row in self._read(statement)]
+        if prefix and (prefix in found or len(found) == 1):
+            return prefix if prefix in found else str(found[0])
+        if found:
+            several = ", ".join(found)
+            several = ", ".join(found)
+            raise ThreadNotFoundError(f"{prefix!r} is the beginning of several conversations: {several} …")
+        raise ThreadNotFoundError(f"no conversation {prefix!r}.{self._suggest(prefix)}")
+
+    def search(self, words: str, *, limit: int = 20) -> Sequence[Match]:
+        """Messages that contain all of these words, best first; the last may be a beginning.
+
+        Raises:
+            ConfigurationError: The conversations are encrypted; an index would give them away.
+        """
+        if self._saver.encrypted:
+            raise ConfigurationError("encrypted conversations cannot be searched: their words are not stored")
+        query = full_text.query(self._database.dialect, words)
+        if not query:
+            return []
+        index_messages(self._database, self._serde)
+        statement = text(full_text.QUERY[self._database.dialect]).bindparams(query=query, limit=limit)
+        return [Match(*row) for row in self._read(statement)]
+
+    def checkpoints(self, thread_id: str) -> Sequence[str]:
+        """The checkpoints of a conversation, newest first; :meth:`get`, :meth:`fork` and others take them."""
+        thread_id = self.resolve(thread_id)
+        statement = (
+            select(checkpoints.c.checkpoint_id)
+            .where(checkpoints.c.thread_id == thread_id, checkpoints.c.ns == "")
+            .order_by(checkpoints.c.checkpoint_id.desc())
+        )
+        return [row[0] for row in self._read(statement)]
+
+    def export(self, thread_id: str, *, format: str = "markdown") -> str:
+        """A conversation as text.
+
+        Args:
+            thread_id: Which one.
+            format: ``markdown``, ``json`` or ``jsonl``.
+
+        Raises:
+            ConfigurationError: Another format.
+            ThreadNotFoundError: There is none.
+        """
+        if format not in export.FORMATS:
+            raise ConfigurationError(f"export format {format!r}: use {', '.join(export.FORMATS)}")
+        return export.FORMATS[format](self.get(thread_id))
+
+    # Changing
+
+    def rename(self, thread_id: str, title: str) -> None:
+        """Give a conversation a title; an empty one brings the automatic title back."""
+        thread_id = self.resolve(thread_id)
+        shown = " ".join(title.split())[: 2 * TITLE_LENGTH] or title_of(self.get(thread_id).messages)
+        self._write(update(threads).where(threads.c.thread_id == thread_id).values(title=shown))
+
+    def tag(self, thread_id: str, *tags: str) -> None:
+        """Add tags."""
+        thread_id = self.resolve(thread_id)
+        for tag in tags:
+            values = {"thread_id": thread_id, "tag": tag}
+            self._write(insert(self._database.dialect, thread_tags).values(values).on_conflict_do_nothing())
+
+    def untag(self, thread_id: str, *tags: str) -> None:
+        """Take tags away."""
+        thread_id = self.resolve(thread_id)
+        self._write(
+            delete(thread_tags).where(thread_tags.c.thread_id == thread_id, thread_tags.c.tag.in_(tags))
+        )
+
+    def delete(self, thread_id: str, *, vacuum: bool = False) -> None:
+        """Delete a conversation with its history, journal and search entries.
+
+        Args:
+            thread_id: Which one.
+            vacuum: Rewrite the file as well: it shrinks, and nothing of the conversation is left in it.
+        """
+        self._saver.delete_thread(self.resolve(thread_id))
+        if vacuum:
+            self.vacuum()
+
+    def vacuum(self) -> None:
+        """Give back the space of what was deleted. It takes as long as copying the file."""
+        for statement in full_text.FORGET[self._database.dialect]:
+            self._database.outside_transaction(statement)
+
+    def fork(self, thread_id: str, *, checkpoint_id: str | None = None, new_id: str | None = None) -> str:
+        """Copy a conversation as it was at a checkpoint (now, if none is given) and return the copy's id.
+
+        Raises:
+            ThreadNotFoundError: There is none, or it has no such checkpoint.
+            ConflictError: ``new_id`` is taken.
+        """
+        source, target = self.resolve(thread_id), new_id or str(uuid.uuid4())
+        self._require(source, checkpoint_id)
+
+        def work(transaction: Transaction) -> None:
+            maintenance.copy(transaction, source, target)
+            if checkpoint_id is not None:
+                maintenance.cut(transaction, self._serde, target, checkpoint_id)
+
+        self._database.write(work)
+        return target
+
+    def rewind(self, thread_id: str, checkpoint_id: str) -> None:
+        """Go back to a checkpoint, for good: what came after it is deleted.
+
+        Raises:
+            ThreadNotFoundError: There is none, or it has no such checkpoint.
+        """
+        thread_id = self.resolve(thread_id)
+        self._require(thread_id, checkpoint_id)
+        self._database.write(
+            partial(maintenance.cut, serde=self._serde, thread_id=thread_id, checkpoint_id=checkpoint_id)
+        )
+
+    def prune(
+        self, *, older_than: str | None = None, keep: int | None = None, history_only: bool = False
+    ) -> Sequence[str]:
+        """Delete conversations, or only their history, and return their ids.
+
+        Args:
+            older_than: Those last used before this time (ISO 8601, UTC).
+            keep: All but this many of the last used.
+            history_only: Keep each conversation as it is now, and delete its earlier checkpoints.
+        """
+        if older_than is None and keep is None:
+            raise ConfigurationError("prune what? Give older_than= (a time), keep= (a number), or both")
+        statement = select(threads.c.thread_id, threads.c.updated_at).order_by(threads.c.updated_at.desc())
+        rows = self._read(statement)[keep or 0 :]
+        chosen = [row[0] for row in rows if older_than is None or row[1] < older_than]
+        self._saver.prune(chosen, strategy="keep_latest" if history_only else "delete")
+        return chosen
+
+    def size(self) -> SizeReport:
+        """What the conversations take up."""
+        if self._database.dialect == "postgresql":
+            on_disk = int(self._read(select(func.pg_database_size(func.current_database())))[0][0])
+        else:
+            on_disk = sum(path.stat().st_size for path in database_files(self._database.url))
+        return SizeReport(
+            conversations=int(self._read(select(func.count()).select_from(threads))[0][0]),
+            checkpoints=int(self._read(select(func.count()).select_from(checkpoints))[0][0]),
+            bytes_on_disk=on_disk,
+            largest=self._database.read(maintenance.largest),
+        )
+
+    def import_(self, document: str, *, new_id: str | None = None) -> str:
+        """Make a conversation of one that was exported as JSON or JSONL, and return its id.
+
+        Raises:
+            ConfigurationError: It is neither.
+            ConflictError: ``new_id`` is taken.
+        """
+        title, messages = export.parse(document)
+        thread_id = new_id or str(uuid.uuid4())
+        add_messages(self._saver, thread_id, messages)
+        if title:
+            self.rename(thread_id, title)
+        return thread_id
+
+    # Parts
+
+    def _read(self, statement: ClauseElement) -> Sequence[Record]:
+        return self._database.read(lambda transaction: transaction.once(statement))
+
+    def _write(self, statement: ClauseElement) -> None:
+        self._database.write(lambda transaction: transaction.once(statement))
+
+    def _completed(self, statement: Select[Any]) -> Sequence[Conversation]:
+        return [row.complete() or self._counted(row) for row in listing.rows(self._database, statement)]
+
+    def _counted(self, row: Listed) -> Conversation:
+        """Read the messages of a conversation that the table does not know all about, and note the answer."""
+        newest = Address(row.id, "", None)
+        found = self._database.read(partial(messages_at, serde=self._serde, address=newest))
+        messages = found[1] if found else []
+        title = row.title or title_of(messages)
+        known = {"messages": len(messages)} | ({} if self._saver.encrypted else {"title": title})
+        unchanged = (threads.c.thread_id == row.id, threads.c.updated_at == row.updated_at)
+        with contextlib.suppress(DatabaseError):  # a read-only file can be listed all the same
+            self._write(update(threads).where(*unchanged).values(known))
+        return Conversation(**(vars(row) | {"message_count": len(messages), "title": title}))
+
+    def _require(self, thread_id: str, checkpoint_id: str | None) -> None:
+        if checkpoint_id is not None and checkpoint_id not in self.checkpoints(thread_id):
+            raise ThreadNotFoundError(f"conversation {thread_id!r} has no checkpoint {checkpoint_id!r}")
+
+    def _suggest(self, prefix: str) -> str:
+        recent = self._read(select(threads.c.thread_id).order_by(threads.c.updated_at.desc()).limit(200))
+        close = difflib.get_close_matches(prefix, [row[0] for row in recent], n=_SUGGESTIONS, cutoff=0.5)
+        if close:
+            return f" Did you mean {' or '.join(close)}?"
+        return " There is none yet." if not recent else f" The last one used is {recent[0][0]}"

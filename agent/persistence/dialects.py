@@ -1,0 +1,149 @@
+"""The one place that knows how SQLite and PostgreSQL differ.
+
+Everything else in this package is written in SQLAlchemy Core and runs on both.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Mapping
+from typing import Any, Literal, get_args
+
+from sqlalchemy import ColumnElement, Connection, Engine, Table, cast, create_engine, event, func, literal
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine import URL
+from sqlalchemy.pool import StaticPool
+
+from agent.errors import ConfigurationError, MissingExtraError
+from agent.persistence.tables import checkpoints
+
+Synchronous = Literal["normal", "full"]
+
+to_json = functools.partial(json.dumps, ensure_ascii=False, separators=(",", ":"), default=str)
+_WRITER = {"writer": True}
+
+
+def from_json(stored: Any) -> Any:
+    """A JSON column's value: SQLite's driver gives the text, PostgreSQL's has parsed it."""
+    return json.loads(stored) if isinstance(stored, str) else stored
+
+
+def build_engine(url: URL, *, timeout: float, connections: int, synchronous: Synchronous) -> Engine:
+    """Build the engine for one database.
+
+    Args:
+        url: Where it is; backend ``sqlite`` or ``postgresql``.
+        timeout: Seconds to wait for another process's write lock (SQLite) or for a connection.
+        connections: At most so many connections at once.
+        synchronous: SQLite only. ``normal`` survives a killed process, ``full`` also a power cut.
+
+    Raises:
+        ConfigurationError: Another kind of database, or another setting.
+        MissingExtraError: The driver is not installed.
+    """
+    if synchronous not in get_args(Synchronous):
+        raise ConfigurationError(f"synchronous={synchronous!r}: use 'normal' or 'full'")
+    if url.get_backend_name() == "sqlite":
+        return _sqlite_engine(url, timeout=timeout, connections=connections, synchronous=synchronous)
+    if url.get_backend_name() == "postgresql":
+        return _postgres_engine(url, timeout=timeout, connections=connections)
+    raise ConfigurationError(
+        f"conversations cannot be stored in a {url.get_backend_name()!r} database: "
+        "give a file path, sqlite:///… or postgresql://…"
+    )
+
+
+def begin_statement(dialect: str, *, writer: bool) -> str | None:
+    """What starts a transaction on the driver's own connection; ``None`` if the driver does it itself."""
+    if dialect == "postgresql":
+        return None
+    return "BEGIN IMMEDIATE" if writer else "BEGIN"
+
+
+def in_memory(url: URL) -> bool:
+    """Whether the database lives in this process alone, on a single connection."""
+    return url.get_backend_name() == "sqlite" and url.database in (None, "", ":memory:")
+
+
+def for_writing(engine: Engine) -> Engine:
+    """The same engine and pool, but its transactions take the write lock when they begin.
+
+    A transaction that reads first and writes later would fail in SQLite when another process wrote in
+    between, whatever the busy timeout: it must own the lock from its first statement.
+    """
+    return engine.execution_options(**_WRITER)
+
+
+def insert(dialect: str, table: Table) -> sqlite.Insert | postgresql.Insert:
+    """``INSERT`` with ``ON CONFLICT`` for that dialect; both spell it alike."""
+    return postgresql.insert(table) if dialect == "postgresql" else sqlite.insert(table)
+
+
+def metadata_matches(dialect: str, wanted: Mapping[str, Any]) -> list[ColumnElement[bool]]:
+    """Conditions that a checkpoint's metadata has these values; keys and values are bound, never spliced."""
+    if dialect == "postgresql":
+        return [checkpoints.c.metadata.op("@>")(cast(literal(to_json(dict(wanted))), postgresql.JSONB))]
+    return [_sqlite_matches(key, value) for key, value in wanted.items()]
+
+
+def _sqlite_matches(key: str, value: Any) -> ColumnElement[bool]:
+    if '"' in key or not key.isprintable():
+        raise ConfigurationError(
+            f"metadata key {key!r} in a filter: quotes and control characters cannot occur"
+        )
+    path = "$" + "".join(f'."{part}"' for part in key.split("."))
+    found: ColumnElement[Any] = func.json_extract(checkpoints.c.metadata, path)
+    if value is None:
+        return found.is_(None)
+    if isinstance(value, dict | list):
+        return found == to_json(value)
+    return found == (value if isinstance(value, str | int | float) else str(value))
+
+
+def _sqlite_engine(url: URL, *, timeout: float, connections: int, synchronous: Synchronous) -> Engine:
+    pool: dict[str, Any] = {"pool_size": connections, "max_overflow": 0, "pool_timeout": timeout}
+    if in_memory(url):
+        pool = {"poolclass": StaticPool}
+    engine = create_engine(
+        url,
+        paramstyle="named",
+        connect_args={"timeout": timeout, "check_same_thread": False},
+        json_serializer=to_json,
+        **pool,
+    )
+
+    @event.listens_for(engine, "connect")
+    def configure(connection: Any, _record: object) -> None:
+        connection.isolation_level = None  # the driver begins nothing by itself; see `begin`
+        cursor = connection.cursor()
+        if url.query.get("mode") != "ro":
+            cursor.execute("PRAGMA journal_mode=WAL")
+        # WAL survives kill -9 at either setting, as the log is in the system's cache once it is written;
+        # `full` adds a flush to the disk per commit, which only a power cut makes necessary.
+        cursor.execute(f"PRAGMA synchronous={synchronous.upper()}")
+        cursor.execute("PRAGMA cache_size=-16000")
+        cursor.close()
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        writer = connection.get_execution_options().get("writer")
+        connection.exec_driver_sql(begin_statement("sqlite", writer=bool(writer)) or "")
+
+    return engine
+
+
+def _postgres_engine(url: URL, *, timeout: float, connections: int) -> Engine:
+    try:
+        return create_engine(
+            url.set(drivername="postgresql+psycopg"),
+            json_serializer=to_json,
+            pool_size=connections,
+            max_overflow=0,
+            pool_timeout=timeout,
+            pool_pre_ping=True,  # a restarted server costs a new connection, not a failed run
+        )
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(
+            "PostgreSQL needs the package psycopg, which is not installed: pip install 'vllm-agent[postgres]'"
+        ) from error

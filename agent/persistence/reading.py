@@ -1,0 +1,190 @@
+"""From rows to checkpoint tuples: a page of checkpoints takes four queries, however many rows it has.
+
+Rows are fetched inside the transaction and decoded after it, so that a long decode holds nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import CheckpointTuple, writes_sort_key
+from langgraph.checkpoint.serde.base import SerializerProtocol
+
+from agent.persistence import statements as sql
+from agent.persistence.dialects import from_json
+from agent.persistence.lists import LIST, Manifest
+from agent.persistence.records import Address, join, stored_versions
+from agent.persistence.transactions import Record, Transaction
+
+ChannelKey = tuple[str, str, str]
+"""Thread, namespace, channel."""
+Encoded = tuple[str, bytes]
+
+
+@dataclass(frozen=True)
+class Values:
+    """The stored values that some checkpoints refer to, decoded at most once each."""
+
+    serde: SerializerProtocol
+    channels: Mapping[tuple[str, str, str, str], Encoded]
+    items: Mapping[ChannelKey, Mapping[int, Encoded]]
+    _elements: dict[ChannelKey, dict[int, Any]] = field(default_factory=dict)
+
+    def of(self, thread_id: str, ns: str, versions: Mapping[str, str]) -> dict[str, Any]:
+        """The value of each channel at its version; a version that was never stored is left out."""
+        found = {}
+        for name, version in versions.items():
+            encoded = self.channels.get((thread_id, ns, name, version))
+            if encoded is not None:
+                found[name] = self._decode((thread_id, ns, name), encoded)
+        return found
+
+    def _decode(self, key: ChannelKey, encoded: Encoded) -> Any:
+        kind, data = encoded
+        if kind != LIST:
+            return self.serde.loads_typed(encoded)
+        if key not in self._elements:
+            load = self.serde.loads_typed
+            with _collector_paused():
+                self._elements[key] = {number: load(item) for number, item in self.items[key].items()}
+        return Manifest.load(data).build(self._elements[key])
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """One checkpoint, fetched and not yet decoded."""
+
+    thread_id: str
+    ns: str
+    checkpoint_id: str
+    parent_id: str | None
+    body: dict[str, Any]
+    metadata: Any
+    writes: Sequence[tuple[str, str, Encoded]]
+    """Task, channel and value, in the order in which the run would apply them."""
+    values: Values
+
+    def decode(self) -> CheckpointTuple:
+        """The checkpoint as LangGraph wants it."""
+        address = Address(self.thread_id, self.ns, self.checkpoint_id)
+        load = self.values.serde.loads_typed
+        parent: RunnableConfig | None = address.config(self.parent_id) if self.parent_id else None
+        return CheckpointTuple(
+            config=address.config(),
+            checkpoint=join(self.body, self.values.of(self.thread_id, self.ns, stored_versions(self.body))),
+            metadata=self.metadata,
+            parent_config=parent,
+            pending_writes=[(task_id, channel, load(encoded)) for task_id, channel, encoded in self.writes],
+        )
+
+
+@contextlib.contextmanager
+def _collector_paused() -> Iterator[None]:
+    """Build many objects that all stay: looking for garbage among them takes half of the time."""
+    was_running = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_running:
+            gc.enable()
+
+
+def fetch(transaction: Transaction, serde: SerializerProtocol, address: Address) -> Fetched | None:
+    """The checkpoint of that address; without an id, the newest."""
+    if address.checkpoint_id:
+        rows = transaction.all(sql.CHECKPOINT, {**address.key(), "checkpoint_id": address.checkpoint_id})
+    else:
+        rows = transaction.all(sql.LATEST_CHECKPOINT, address.key())
+    found = complete(transaction, serde, rows)
+    return found[0] if found else None
+
+
+def complete(transaction: Transaction, serde: SerializerProtocol, rows: Sequence[Record]) -> list[Fetched]:
+    """Fetch what belongs to these checkpoint rows: values, list elements, writes."""
+    if not rows:
+        return []
+    bodies = [serde.loads_typed((kind, body)) for *_, kind, body, _ in rows]
+    wanted = {
+        (thread_id, ns, name, version)
+        for (thread_id, ns, *_), body in zip(rows, bodies, strict=True)
+        for name, version in stored_versions(body).items()
+    }
+    values = fetch_values(transaction, serde, wanted)
+    writes = _writes(transaction, [row[:3] for row in rows])
+    return [
+        Fetched(
+            thread_id=thread_id,
+            ns=ns,
+            checkpoint_id=checkpoint_id,
+            parent_id=parent_id,
+            body=body,
+            metadata=from_json(metadata),
+            writes=writes.get((thread_id, ns, checkpoint_id), ()),
+            values=values,
+        )
+        for (thread_id, ns, checkpoint_id, parent_id, _, _, metadata), body in zip(rows, bodies, strict=True)
+    ]
+
+
+def fetch_values(
+    transaction: Transaction, serde: SerializerProtocol, wanted: Iterable[tuple[str, str, str, str]]
+) -> Values:
+    """Fetch stored values by thread, namespace, channel and version, with the elements of lists."""
+    wanted = set(wanted)
+    channels: dict[tuple[str, str, str, str], Encoded] = {}
+    if wanted:
+        names = ("thread_ids", "namespaces", "names", "versions")
+        parameters = dict(zip(names, ([*set(column)] for column in zip(*wanted, strict=True)), strict=True))
+        for thread_id, ns, channel, version, kind, data in transaction.all(sql.CHANNELS, parameters):
+            if (thread_id, ns, channel, version) in wanted:
+                channels[thread_id, ns, channel, version] = (kind, data)
+    return Values(serde=serde, channels=channels, items=_items(transaction, channels))
+
+
+def _items(
+    transaction: Transaction, channels: Mapping[tuple[str, str, str, str], Encoded]
+) -> Mapping[ChannelKey, Mapping[int, Encoded]]:
+    keys: set[ChannelKey] = set()
+    manifests = []
+    for (thread_id, ns, channel, _), (kind, data) in channels.items():
+        if kind == LIST:
+            keys.add((thread_id, ns, channel))
+            manifests.append(Manifest.load(data))
+    found: dict[ChannelKey, dict[int, Encoded]] = {key: {} for key in keys}
+    if not keys:
+        return found
+    bounds = {"first": min(each.first for each in manifests), "last": max(each.last for each in manifests)}
+    if len(keys) == 1:  # nearly always: one conversation, one list of messages
+        [key] = keys
+        one = {**dict(zip(("thread_id", "ns", "channel"), key, strict=True)), **bounds}
+        found[key] = {number: (kind, data) for number, kind, data in transaction.all(sql.ITEM_RANGE, one)}
+        return found
+    threads, namespaces, names = ([*set(column)] for column in zip(*keys, strict=True))
+    several = {"thread_ids": threads, "namespaces": namespaces, "names": names, **bounds}
+    for thread_id, ns, channel, number, kind, data in transaction.all(sql.ITEMS, several):
+        if (elements := found.get((thread_id, ns, channel))) is not None:
+            elements[number] = (kind, data)
+    return found
+
+
+def _writes(
+    transaction: Transaction, keys: Sequence[Record]
+) -> Mapping[Record, Sequence[tuple[str, str, Encoded]]]:
+    threads, namespaces, ids = ([*set(column)] for column in zip(*keys, strict=True))
+    parameters = {"thread_ids": threads, "namespaces": namespaces, "checkpoint_ids": ids}
+    found: dict[Record, list[tuple[str, str, Encoded]]] = defaultdict(list)
+    for *key, _, task_id, _, channel, kind, data in in_order(transaction.all(sql.WRITES, parameters)):
+        found[tuple(key)].append((task_id, channel, (kind, data)))
+    return found
+
+
+def in_order(writes: Sequence[Record]) -> Sequence[Record]:
+    """Rows of the writes statements in the order in which a run applies them, within each checkpoint."""
+    return sorted(writes, key=lambda row: writes_sort_key(row[3], row[4], row[5]))

@@ -1,0 +1,210 @@
+"""What a user sets once, read once: flags over environment over a file.
+
+The file is ``config.toml`` in the user's configuration directory (``VLLM_AGENT_CONFIG`` names another), with
+the fields of :class:`Settings` as keys; the environment has the same names in capitals behind
+``VLLM_AGENT_``. Nothing below the edge reads either: values travel from here as arguments.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from agent.errors import ConfigurationError
+
+PREFIX = "VLLM_AGENT_"
+CONFIG_VARIABLE = f"{PREFIX}CONFIG"
+PROTOCOLS = ("auto", "native", "text")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Everything that a command needs to know; ``None`` leaves a choice to the part that makes it."""
+
+    model: str | None = None
+    """Hub id or directory of a model; ``None`` for the embedded one (or for what the server serves)."""
+
+    base_url: str | None = None
+    """Address of a running vLLM server, for example ``http://localhost:8000/v1``; no engine starts here."""
+
+    api_key: str | None = field(default=None, repr=False)
+    """The server's key. There is no flag for it: other users of a machine can read flags."""
+
+    protocol: str = "auto"
+    """How the model calls tools: ``auto``, ``native`` or ``text``."""
+
+    temperature: float | None = None
+    """0 is greedy; ``None`` for 0 with the embedded model and 0.7 with others."""
+
+    max_tokens: int = 512
+    """Tokens of one answer at most."""
+
+    max_steps: int = 10
+    """Model calls that may use tools, per question."""
+
+    system: str | None = None
+    """Stands before every conversation."""
+
+    graph: str = "react"
+    """The graph that answers."""
+
+    tools: tuple[str, ...] | None = None
+    """Names of the tools the model may call; ``None`` for all."""
+
+    database: str | None = None
+    """Path or URL of the conversations; ``None`` for a file in :attr:`home`."""
+
+    home: Path | None = None
+    """Directory of conversations and input history; ``None`` for the user's data directory."""
+
+    vllm: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    """Engine arguments as ``vllm.EngineArgs`` names them, for example ``{"max_model_len": 4096}``."""
+
+    @property
+    def directory(self) -> Path:
+        """:attr:`home`, or the user's data directory."""
+        if self.home is not None:
+            return self.home
+        import platformdirs
+
+        return Path(platformdirs.user_data_dir("vllm-agent"))
+
+
+def load_settings(
+    flags: Mapping[str, Any] | None = None, *, environment: Mapping[str, str] | None = None
+) -> Settings:
+    """Read the file and the environment and put ``flags`` over them.
+
+    Args:
+        flags: By field name; ``None`` values count as not given.
+        environment: In the place of the process's own.
+
+    Raises:
+        ConfigurationError: A file cannot be read, or a key or value in it or the environment is wrong.
+    """
+    environment = os.environ if environment is None else environment
+    values = {**_from_file(environment), **_from_environment(environment)}
+    given = {name: value for name, value in (flags or {}).items() if value is not None}
+    if "vllm" in given:
+        given["vllm"] = {**values.get("vllm", {}), **given["vllm"]}
+    values |= {name: _checked(name, value, f"the option {name!r}") for name, value in given.items()}
+    return Settings(**values)
+
+
+def config_file(environment: Mapping[str, str]) -> Path:
+    """Where the file is, whether it exists or not."""
+    if chosen := environment.get(CONFIG_VARIABLE):
+        return Path(chosen).expanduser()
+    import platformdirs
+
+    return Path(platformdirs.user_config_dir("vllm-agent")) / "config.toml"
+
+
+def _from_file(environment: Mapping[str, str]) -> dict[str, Any]:
+    path = config_file(environment)
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        if environment.get(CONFIG_VARIABLE):
+            raise ConfigurationError(f"{CONFIG_VARIABLE} names {path}, which does not exist") from error
+        return {}
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{path} cannot be read: {error}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigurationError(f"{path} is no TOML: {error}") from error
+    for name in document:
+        if name not in _CHECKS:
+            close = difflib.get_close_matches(name, _CHECKS, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else f"known keys: {', '.join(_CHECKS)}"
+            raise ConfigurationError(f"{path}: unknown key {name!r}; {hint}")
+    return {name: _checked(name, value, f"{path}: {name}") for name, value in document.items()}
+
+
+def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
+    values = {}
+    for name in _CHECKS:
+        variable = PREFIX + name.upper()
+        # Set to nothing counts as not set: that is how a shell takes a variable back for one command.
+        if (text := environment.get(variable)) and name != "vllm":
+            values[name] = _checked(name, text, variable)
+    return values
+
+
+def _checked(name: str, value: Any, origin: str) -> Any:
+    try:
+        return _CHECKS[name](value)
+    except (TypeError, ValueError) as error:
+        raise ConfigurationError(f"{origin} = {value!r}: {error}") from error
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError("must be a text")
+    return value
+
+
+def _one_of(*choices: str) -> Callable[[Any], str]:
+    def check(value: Any) -> str:
+        if value not in choices:
+            raise ValueError(f"must be one of {', '.join(choices)}")
+        return str(value)
+
+    return check
+
+
+def _positive(value: Any) -> int:
+    try:
+        number = int(value) if isinstance(value, (int, str)) and not isinstance(value, bool) else 0
+    except ValueError:
+        number = 0
+    if number < 1:
+        raise ValueError("must be a whole number, 1 or more")
+    return number
+
+
+def _temperature(value: Any) -> float:
+    try:
+        number = float(value) if not isinstance(value, bool) else -1.0
+    except (TypeError, ValueError):
+        number = -1.0
+    if not 0 <= number <= 2:
+        raise ValueError("must be a number from 0 to 2")
+    return number
+
+
+def _names(value: Any) -> tuple[str, ...]:
+    """A list of names, or one text with commas between them; an empty list means none at all."""
+    parts = value.split(",") if isinstance(value, str) else value
+    if not isinstance(parts, (list, tuple)) or not all(isinstance(part, str) for part in parts):
+        raise ValueError("must be a list of names")
+    return tuple(part.strip() for part in parts if part.strip())
+
+
+def _table(value: Any) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise ValueError("must be a table of engine arguments")
+    return MappingProxyType(dict(value))
+
+
+_CHECKS: Mapping[str, Callable[[Any], Any]] = {
+    "model": _text,
+    "base_url": _text,
+    "api_key": _text,
+    "protocol": _one_of(*PROTOCOLS),
+    "temperature": _temperature,
+    "max_tokens": _positive,
+    "max_steps": _positive,
+    "system": _text,
+    "graph": _text,
+    "tools": _names,
+    "database": _text,
+    "home": lambda value: Path(_text(value)).expanduser(),
+    "vllm": _table,
+}
+assert set(_CHECKS) == {each.name for each in fields(Settings)}

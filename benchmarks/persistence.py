@@ -1,0 +1,217 @@
+"""Our saver beside LangGraph's ``AsyncSqliteSaver``, measured in the same run on the same machine.
+
+    python -m benchmarks.persistence            # about a minute
+    python -m benchmarks.persistence --full     # 5,000 turns, 10,000 threads: a quarter of an hour
+    python -m benchmarks.persistence --json
+
+A turn is a question and an answer of 200 characters each, through a graph with one node. Times contain
+LangGraph's own work, which is the same for both; each is the best of several, taken in turns. The disk is the
+one that holds the temporary directory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gc
+import json
+import math
+import statistics
+import tempfile
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+from typing import Annotated, Any, TypedDict
+
+from langchain_core.messages import AIMessage, AnyMessage, HumanMessage
+from langgraph.channels.delta import DeltaChannel
+from langgraph.checkpoint.base import empty_checkpoint
+from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
+from langgraph.graph import START, StateGraph
+from langgraph.graph.message import add_messages
+
+from agent.persistence import ConversationStore, open_checkpointer
+
+TEXT = "0123456789" * 20
+ROUNDS = 3
+
+
+def fold(messages: list[Any], written: list[Any]) -> list[Any]:
+    for each in written:
+        messages = add_messages(messages, each)
+    return messages
+
+
+class Whole(TypedDict):
+    """State whose messages every step hands to the saver whole."""
+
+    messages: Annotated[list[AnyMessage], add_messages]
+
+
+class Delta(TypedDict):
+    """State whose messages LangGraph rebuilds from the steps' writes."""
+
+    messages: Annotated[list[AnyMessage], DeltaChannel(fold)]
+
+
+@asynccontextmanager
+async def official(path: Path) -> AsyncIterator[Any]:
+    async with AsyncSqliteSaver.from_conn_string(str(path)) as saver:
+        yield saver
+
+
+Opener = Callable[[Path], AbstractAsyncContextManager[Any]]
+SAVERS: dict[str, Opener] = {"ours": open_checkpointer, "official": official}
+
+
+def build(saver: Any, state: type) -> Any:
+    async def answer(_: Any) -> dict[str, Any]:
+        return {"messages": [AIMessage(TEXT)]}
+
+    builder = StateGraph(state)
+    builder.add_node("answer", answer)
+    builder.add_edge(START, "answer")
+    return builder.compile(checkpointer=saver)
+
+
+async def converse(graph: Any, thread_id: str, turns: int) -> None:
+    for _ in range(turns):
+        await graph.ainvoke({"messages": [HumanMessage(TEXT)]}, {"configurable": {"thread_id": thread_id}})
+
+
+def megabytes(folder: Path) -> float:
+    return sum(path.stat().st_size for path in folder.iterdir()) / 1e6
+
+
+async def conversation(opener: Opener, state: type, turns: int) -> dict[str, float]:
+    """One long conversation: time a turn, size of the files, time to list its checkpoints."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        async with opener(folder / "c.sqlite") as saver:
+            graph = build(saver, state)
+            await converse(graph, "warm", 2)
+            begin = time.perf_counter()
+            await converse(graph, "t", turns)
+            each = (time.perf_counter() - begin) / turns
+            begin = time.perf_counter()
+            listed = [found async for found in saver.alist({"configurable": {"thread_id": "t"}}, limit=100)]
+            listing = time.perf_counter() - begin
+            assert len(listed) == 100
+        # Closed: the write-ahead log is gone.
+        return {"ms_per_turn": each * 1e3, "megabytes": megabytes(folder), "list_100_ms": listing * 1e3}
+
+
+async def concurrent(opener: Opener, turns: int) -> dict[str, float]:
+    """32 conversations at once; a turn is three checkpoints, here called steps."""
+    with tempfile.TemporaryDirectory() as name:
+        async with opener(Path(name) / "c.sqlite") as saver:
+            graph = build(saver, Whole)
+            await converse(graph, "warm", 2)
+            begin = time.perf_counter()
+            await asyncio.gather(*(converse(graph, f"t{n}", turns) for n in range(32)))
+            return {"steps_per_s": 32 * turns * 3 / (time.perf_counter() - begin)}
+
+
+async def growth(lengths: list[int]) -> dict[str, Any]:
+    """Size of conversations of several lengths, and the exponent that fits it (1 is linear)."""
+    sizes: list[float] = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        async with open_checkpointer(folder / "c.sqlite") as saver:
+            graph = build(saver, Whole)
+            done = 0
+            for length in lengths:
+                await converse(graph, "t", length - done)
+                done = length
+                saver.database.outside_transaction("PRAGMA wal_checkpoint(TRUNCATE)")
+                sizes.append(megabytes(folder))
+    exponent = statistics.linear_regression([*map(math.log, lengths)], [*map(math.log, sizes)]).slope
+    return {"turns": lengths, "megabytes": sizes, "exponent": exponent}
+
+
+async def loading(opener: Opener, turns: int, threads: int) -> dict[str, float]:
+    """The latest state of one long conversation among many short ones: the median of nine loads."""
+    said = [
+        message
+        for n in range(turns)
+        for message in (HumanMessage(TEXT, id=f"h{n}"), AIMessage(TEXT, id=f"a{n}"))
+    ]
+    with tempfile.TemporaryDirectory() as name:
+        async with opener(Path(name) / "c.sqlite") as saver:
+            for n in range(threads):
+                checkpoint = empty_checkpoint()
+                version = saver.get_next_version(None, None)
+                checkpoint["channel_values"] = {"messages": said if n == threads // 2 else said[:2]}
+                checkpoint["channel_versions"] = {"messages": version}
+                config = {"configurable": {"thread_id": f"t{n}", "checkpoint_ns": ""}}
+                await saver.aput(config, checkpoint, {"source": "loop", "step": 0}, {"messages": version})
+            times = []
+            for _ in range(9):
+                gc.collect()
+                begin = time.perf_counter()
+                found = await saver.aget_tuple({"configurable": {"thread_id": f"t{threads // 2}"}})
+                times.append(time.perf_counter() - begin)
+                assert len(found.checkpoint["channel_values"]["messages"]) == 2 * turns
+                del found
+            result = {"load_ms": statistics.median(times) * 1e3}
+            if opener is open_checkpointer:
+                begin = time.perf_counter()
+                assert len(ConversationStore(saver).list(limit=50)) == min(50, threads)
+                result["list_50_threads_ms"] = (time.perf_counter() - begin) * 1e3
+            return result
+
+
+def best(known: dict[str, float], new: dict[str, float]) -> dict[str, float]:
+    """The better figure of each: what disturbs a measurement only makes it worse."""
+    better = {name: max if name.endswith("per_s") else min for name in new}
+    return {name: better[name](value, known.get(name, value)) for name, value in new.items()}
+
+
+async def measure(*, full: bool) -> dict[str, Any]:
+    """All figures, by name and saver."""
+    turns, threads = (5000, 10_000) if full else (500, 500)
+    measurements: dict[str, Callable[[Opener], Awaitable[dict[str, float]]]] = {
+        "whole_200": lambda opener: conversation(opener, Whole, 200),
+        "delta_200": lambda opener: conversation(opener, Delta, 200),
+        "concurrent_32": lambda opener: concurrent(opener, 10),
+        f"load_{turns}_turns_among_{threads}": lambda opener: loading(opener, turns, threads),
+    }
+    figures: dict[str, Any] = {name: {} for name in SAVERS}
+    for group, run in measurements.items():
+        for _ in range(1 if group.startswith("load") else ROUNDS):
+            for name, opener in SAVERS.items():
+                figures[name][group] = best(figures[name].get(group, {}), await run(opener))
+    figures["ours"]["growth"] = await growth([100, 300, 1000, 5000] if full else [50, 100, 200, 400])
+    return figures
+
+
+def show(figures: dict[str, Any]) -> None:
+    """Print the figures side by side, and how many times better ours are."""
+    print(f"{'':48}{'ours':>10}{'official':>10}{'better':>8}")
+    for group, values in figures["official"].items():
+        for name, theirs in values.items():
+            ours = figures["ours"][group][name]
+            better = ours / theirs if name.endswith("per_s") else theirs / ours
+            print(f"{group + ' ' + name:48}{ours:10.2f}{theirs:10.2f}{better:8.2f}")
+    for group in figures["ours"]:
+        for name in figures["ours"][group].keys() - figures["official"].get(group, {}).keys():
+            print(f"{group + ' ' + name:48}  {figures['ours'][group][name]}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--full", action="store_true", help="5,000 turns and 10,000 threads")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    options = parser.parse_args()
+    figures = asyncio.run(measure(full=options.full))
+    if options.json:
+        print(json.dumps(figures, indent=2))
+    else:
+        show(figures)
+
+
+if __name__ == "__main__":
+    main()

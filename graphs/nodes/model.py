@@ -1,0 +1,139 @@
+"""The node that asks the model, whatever the graph around it.
+
+Before the call it mends what an earlier run left open, decides whether the turn has met a limit, and cuts
+the conversation to the model's context. After the call it makes the answer safe to act on: unique call ids,
+malformed calls answered with errors, no calls at all in a last answer.
+
+The synchronous path calls the model's synchronous method and does not share the tools' loop: third-party
+models keep separate clients for the two, bound to the loop that first used them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from langchain_core.language_models import BaseChatModel, LanguageModelInput
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
+from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
+from langchain_core.tools import BaseTool
+
+from graphs import prompts
+from graphs.context import fit_context, token_budget, well_formed, with_system_prompt
+from graphs.events import StopReason, emit
+from graphs.journal import recall
+from graphs.limits import TurnLimits
+from graphs.repair import answer_malformed_calls, answer_open_calls, with_unique_call_ids, without_calls
+from graphs.state import ConversationState
+from graphs.turn import Gaps, unanswered
+from tools.private_loop import PRIVATE_LOOP
+
+
+@dataclass(frozen=True)
+class _Request:
+    """One call of the model, ready to be made, and what is needed to judge its answer."""
+
+    runnable: Runnable[LanguageModelInput, AIMessage]
+    messages: list[BaseMessage]
+    conversation: list[BaseMessage]
+    repairs: list[BaseMessage]
+    closing: StopReason | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelNode:
+    """Asks a chat model for the next message of a conversation."""
+
+    model: BaseChatModel
+    """Any LangChain chat model; it needs ``bind_tools`` only where there are tools."""
+
+    tools: Sequence[BaseTool] = ()
+    """The tools offered, in the order in which they are offered."""
+
+    system_prompt: str | None = None
+    """Stands first in every request; never stored in the thread."""
+
+    limits: TurnLimits = field(default_factory=TurnLimits)
+    """When the model is asked for its last answer in a turn."""
+
+    max_context_tokens: int | None = None
+    """Tokens a request may take; by default what the model's profile says."""
+
+    def as_node(self) -> Runnable[ConversationState, dict[str, list[BaseMessage]]]:
+        """This node for ``StateGraph.add_node``, synchronous and asynchronous."""
+        return RunnableLambda(self.run, self.arun, name="model")
+
+    def run(self, state: ConversationState, config: RunnableConfig) -> dict[str, list[BaseMessage]]:
+        """One step, synchronously."""
+        gaps = unanswered(state["messages"])
+        known = PRIVATE_LOOP.run(recall(gaps, config)) if gaps else {}
+        request = self._prepare(state, known, gaps)
+        return self._conclude(request, request.runnable.invoke(request.messages, config))
+
+    async def arun(self, state: ConversationState, config: RunnableConfig) -> dict[str, list[BaseMessage]]:
+        """One step, asynchronously."""
+        gaps = unanswered(state["messages"])
+        known = await recall(gaps, config) if gaps else {}
+        # In a thread: the model may read its tokenizer or template from disk to bind tools or count tokens.
+        request = await asyncio.to_thread(self._prepare, state, known, gaps)
+        return self._conclude(request, await request.runnable.ainvoke(request.messages, config))
+
+    @cached_property
+    def _with_tools(self) -> Runnable[LanguageModelInput, AIMessage]:
+        # Bound at the first call and not before: binding may need the model's template, and building a graph
+        # must load nothing.
+        return self.model.bind_tools(list(self.tools)) if self.tools else self.model
+
+    def _prepare(self, state: ConversationState, known: Mapping[str, ToolMessage], gaps: Gaps) -> _Request:
+        conversation, repairs = answer_open_calls(state["messages"], gaps, known)
+        if gaps:
+            ids = [call["id"] or "" for _, calls in gaps for call in calls]
+            emit({"type": "calls_repaired", "ids": ids})
+        closing = self.limits.reached(conversation, remaining_steps=state.get("remaining_steps"))
+        if closing:
+            emit({"type": "turn_closing", "reason": closing})
+        offered = () if closing else self.tools
+        fitted = fit_context(
+            with_system_prompt(well_formed(conversation), self.system_prompt),
+            model=self.model,
+            budget=token_budget(self.model, self.max_context_tokens),
+            tools=offered,
+        )
+        if fitted.dropped or fitted.shortened:
+            emit({"type": "context_trimmed", "dropped": fitted.dropped, "shortened": fitted.shortened})
+        messages = _instructed(fitted.messages, closing) if closing else fitted.messages
+        runnable = self.model if closing else self._with_tools
+        return _Request(runnable, messages, conversation, repairs, closing)
+
+    def _conclude(self, request: _Request, answer: AIMessage) -> dict[str, list[BaseMessage]]:
+        if not answer.id:
+            answer = answer.model_copy(update={"id": f"run-{uuid.uuid4()}"})
+        if request.closing:
+            metadata = {**answer.response_metadata, "stopped_by": request.closing}
+            answer = without_calls(answer, prompts.gave_up(request.closing))
+            answer = answer.model_copy(update={"response_metadata": metadata})
+        else:
+            answer = with_unique_call_ids(answer, request.conversation)
+        return {"messages": [*request.repairs, answer, *answer_malformed_calls(answer)]}
+
+
+def _instructed(messages: Sequence[BaseMessage], reason: StopReason) -> list[BaseMessage]:
+    """The request with an instruction at the end of its last message.
+
+    Not as a message of its own: after a tool's result many templates accept neither a system message nor one
+    of the user's.
+    """
+    instruction = prompts.last_answer_instruction(reason)
+    if not messages:
+        return [HumanMessage(content=instruction)]
+    *before, last = messages
+    content: Any = last.content
+    if isinstance(content, str):
+        content = f"{content}\n\n{instruction}"
+    else:
+        content = [*content, {"type": "text", "text": instruction}]
+    return [*before, last.model_copy(update={"content": content})]

@@ -1,0 +1,148 @@
+"""The node that runs one tool call, and the routing that starts one task for each.
+
+LangGraph stores every task's result by itself. With one task per call, a crash or an interrupt in one call
+never runs its finished neighbours again; a saver with a journal (:mod:`graphs.journal`) also covers the
+moment between a tool's end and the storing of its task.
+
+There is one body, a coroutine. Synchronous runs wait for it on the loop that ``tools`` keeps for them, so
+async tools work in both, and a connection that a tool keeps open stays usable from call to call.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, TypedDict
+
+from langchain_core.messages import ToolCall, ToolMessage
+from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
+from langchain_core.tools import BaseTool
+from langgraph.errors import GraphBubbleUp
+from langgraph.types import Send
+
+from graphs import prompts
+from graphs.events import emit
+from graphs.journal import CallJournal, is_paused, recorded
+from graphs.repair import error_result
+from graphs.state import ConversationState
+from graphs.turn import last_answer, open_calls
+from tools.execution import acall, unknown_tool
+from tools.policy import policy_of
+from tools.private_loop import PRIVATE_LOOP
+
+
+class ToolTask(TypedDict):
+    """What one task of the tool node is sent."""
+
+    call: ToolCall
+    message_id: str
+    """The id of the answer that made the call."""
+
+
+def send_calls(state: ConversationState, node: str) -> list[Send]:
+    """One task for ``node`` per call of the latest answer that has no result."""
+    answer = last_answer(state["messages"])
+    message_id = (answer.id if answer else None) or ""
+    return [Send(node, ToolTask(call=call, message_id=message_id)) for call in open_calls(state["messages"])]
+
+
+@dataclass(frozen=True)
+class _Result:
+    """What one call came to."""
+
+    outputs: tuple[Any, ...]
+    """Tool messages, or the LangGraph commands that the tool returned."""
+
+    replayed: bool = False
+
+    @property
+    def status(self) -> Any:
+        """As the model is told."""
+        messages = [output for output in self.outputs if isinstance(output, ToolMessage)]
+        return messages[0].status if messages else "success"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ToolNode:
+    """Runs tool calls; whatever happens, the model gets a result to read."""
+
+    tools: Sequence[BaseTool] = ()
+    """The tools that may be called."""
+
+    def as_node(self) -> Runnable[ToolTask, Any]:
+        """This node for ``StateGraph.add_node``, synchronous and asynchronous."""
+        return RunnableLambda(self.run, self.arun, name="tools")
+
+    def run(self, task: ToolTask, config: RunnableConfig) -> Any:
+        """One call, synchronously; async tools work too."""
+        return PRIVATE_LOOP.run(self.arun(task, config))
+
+    async def arun(self, task: ToolTask, config: RunnableConfig) -> Any:
+        """One call.
+
+        Raises:
+            GraphBubbleUp: The tool interrupted the graph or left it.
+        """
+        call = task["call"]
+        call_id, name = call["id"] or "", call["name"]
+        emit({"type": "tool_started", "id": call_id, "name": name, "args": call["args"]})
+        started = time.monotonic()
+        result = await self._result(task, config)
+        emit(
+            {
+                "type": "tool_finished",
+                "id": call_id,
+                "name": name,
+                "status": result.status,
+                "seconds": 0.0 if result.replayed else round(time.monotonic() - started, 3),
+                "replayed": result.replayed,
+            }
+        )
+        return _update(result.outputs)
+
+    @cached_property
+    def _by_name(self) -> Mapping[str, BaseTool]:
+        return {tool.name: tool for tool in self.tools}
+
+    async def _result(self, task: ToolTask, config: RunnableConfig) -> _Result:
+        call = task["call"]
+        tool = self._by_name.get(call["name"])
+        if tool is None:
+            return _Result(unknown_tool(call, self._by_name).outputs)
+        page = CallJournal.of(config, call, task["message_id"])
+        entry = await page.begin() if page else None
+        if page and entry:
+            message = recorded(entry, call)
+            if message is not None:
+                return _Result((message,), replayed=True)
+            if not is_paused(entry) and not policy_of(tool).idempotent:
+                text = prompts.unknown_outcome(call["name"])
+                return _Result((error_result(call["id"], call["name"], text),))
+            await page.restart()
+        return await self._execute(tool, call, config, page)
+
+    async def _execute(
+        self, tool: BaseTool, call: ToolCall, config: RunnableConfig, page: CallJournal | None
+    ) -> _Result:
+        try:
+            outcome = await acall(tool, call, config=config, propagate=(GraphBubbleUp,))
+        except GraphBubbleUp:
+            if page:
+                await page.pause()
+            raise
+        # Commands cannot be journalled; such a call stays «started», which is honest after a crash.
+        if page and outcome.message and len(outcome.outputs) == 1:
+            await page.finish(outcome.message)
+        return _Result(outcome.outputs)
+
+
+def _update(outputs: Sequence[Any]) -> Any:
+    """What the node writes: messages as one update, each command as itself."""
+    messages = [output for output in outputs if isinstance(output, ToolMessage)]
+    commands = [output for output in outputs if not isinstance(output, ToolMessage)]
+    update = {"messages": messages}
+    if not commands:
+        return update
+    return [*commands, update] if messages else commands

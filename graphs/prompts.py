@@ -1,0 +1,63 @@
+"""Every word that graphs say to a model or in its place, so that wording is reviewed in one room.
+
+Nothing here carries the time, an id or a count that changes between turns: such text before the
+conversation would cost the engine its prefix cache.
+"""
+
+from __future__ import annotations
+
+from graphs.events import StopReason
+
+_LAST_ANSWER: dict[StopReason, str] = {
+    "max_steps": "You have used all the tool calls allowed for this question.",
+    "recursion_limit": "You have used all the steps allowed for this question.",
+    "repeated_calls": "You have made the same tool call several times and the result does not change.",
+    "malformed_calls": "Your tool calls could not be read.",
+}
+
+_GAVE_UP: dict[StopReason, str] = {
+    "max_steps": "I used all the tool calls allowed for one question and have no final answer.",
+    "recursion_limit": "I used all the steps allowed for one question and have no final answer.",
+    "repeated_calls": "I kept making the same tool call without getting any further, so I stopped.",
+    "malformed_calls": "I tried to use a tool, but the calls I wrote were malformed, so nothing was run.",
+}
+
+
+def last_answer_instruction(reason: StopReason) -> str:
+    """What the model reads before its last answer in a turn."""
+    return (
+        f"{_LAST_ANSWER[reason]} Do not call any more tools. "
+        "Answer the user now in plain words with what you know so far, and say what is missing."
+    )
+
+
+def gave_up(reason: StopReason) -> str:
+    """The answer given in the model's place when it has no words of its own."""
+    return _GAVE_UP[reason]
+
+
+def malformed_call(name: str | None, error: str | None) -> str:
+    """The result of a tool call whose JSON could not be read."""
+    about = f" to {name!r}" if name else ""
+    why = f" ({error.strip()})" if error and error.strip() else ""
+    return (
+        f"Error: the call{about} could not be read{why}, so it was not run. "
+        "Write the call again with arguments that are one complete JSON object."
+    )
+
+
+def unanswered_call(name: str) -> str:
+    """The result given to a call that an earlier run left without one."""
+    return (
+        f"Error: the run was stopped before {name!r} gave a result. "
+        "It may or may not have taken effect. Call it again only if that does no harm."
+    )
+
+
+def unknown_outcome(name: str) -> str:
+    """The result of a call that was under way when the process died."""
+    return (
+        f"Error: the outcome of {name!r} is unknown: the process stopped while it was running. "
+        "The tool was not run again, because running it twice may do harm. "
+        "Tell the user, or check whether it took effect."
+    )

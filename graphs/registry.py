@@ -1,0 +1,58 @@
+"""Which graphs there are: what the command line and ``langgraph.json`` choose from by name."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+from langgraph.graph.state import CompiledStateGraph
+
+from graphs.react import build_react_graph
+
+
+class UnknownGraphError(LookupError):
+    """No graph has that name; the message names those there are."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+@dataclass(frozen=True)
+class GraphKind:
+    """One graph that can be built."""
+
+    name: str
+    description: str
+    """One line for people who choose."""
+
+    build: Callable[..., CompiledStateGraph[Any, Any, Any, Any]]
+    """Takes ``model``, ``tools`` and ``checkpointer`` as keywords, and options of its own."""
+
+
+GRAPHS: Mapping[str, GraphKind] = MappingProxyType(
+    {
+        "react": GraphKind(
+            "react", "A model that calls tools, several at once, until it can answer.", build_react_graph
+        ),
+    }
+)
+"""Every graph of this package, by name."""
+
+
+def find_graph(name: str) -> GraphKind:
+    """The graph called ``name``.
+
+    Raises:
+        UnknownGraphError: There is none.
+    """
+    try:
+        return GRAPHS[name]
+    except KeyError:
+        close = difflib.get_close_matches(name, GRAPHS, n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        raise UnknownGraphError(
+            f"no graph is called {name!r}{hint} (there are: {', '.join(GRAPHS)})"
+        ) from None

@@ -1,0 +1,130 @@
+"""Questions about a conversation, answered from its messages alone.
+
+A *turn* is everything after the last message of the user. All functions are pure: the answers hold after a
+resume, a fork or an edit, where a stored counter would not.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from langchain_core.messages import (
+    AIMessage,
+    BaseMessage,
+    HumanMessage,
+    InvalidToolCall,
+    ToolCall,
+    ToolMessage,
+)
+
+Gaps = list[tuple[AIMessage, list[ToolCall | InvalidToolCall]]]
+"""Answers with the calls in them that lack a result."""
+
+
+def current_turn(messages: Sequence[BaseMessage]) -> list[BaseMessage]:
+    """The messages after the user's last one."""
+    for index in range(len(messages) - 1, -1, -1):
+        if isinstance(messages[index], HumanMessage):
+            return list(messages[index + 1 :])
+    return list(messages)
+
+
+def model_calls(turn: Sequence[BaseMessage]) -> int:
+    """How often the model has answered in this turn."""
+    return sum(isinstance(message, AIMessage) for message in turn)
+
+
+def last_answer(messages: Sequence[BaseMessage]) -> AIMessage | None:
+    """The model's latest message, if there is one after the user's latest."""
+    for message in reversed(messages):
+        if isinstance(message, AIMessage):
+            return message
+        if isinstance(message, HumanMessage):
+            return None
+    return None
+
+
+def open_calls(messages: Sequence[BaseMessage]) -> list[ToolCall]:
+    """Calls of the latest answer that have no result yet, in the order the model made them."""
+    answer = last_answer(messages)
+    if answer is None:
+        return []
+    answered = _answered(messages)
+    return [call for call in answer.tool_calls if call["id"] not in answered]
+
+
+def malformed_streak(turn: Sequence[BaseMessage]) -> int:
+    """How many of the latest answers in a row held malformed calls and not one whole call."""
+    streak = 0
+    for message in reversed(turn):
+        if isinstance(message, AIMessage):
+            if not message.invalid_tool_calls or message.tool_calls:
+                break
+            streak += 1
+    return streak
+
+
+def repeats(turn: Sequence[BaseMessage]) -> int:
+    """How often all that the latest round did had been done before, with the same results.
+
+    A round is one answer with its tool results. The count is that of its least repeated call, so one new
+    call among old ones is progress and gives 0; equal calls within one round count once.
+    """
+    rounds = _rounds(turn)
+    if not rounds or not rounds[-1]:
+        return 0
+    earlier = Counter(outcome for outcomes in rounds[:-1] for outcome in outcomes)
+    return min(earlier[outcome] for outcome in rounds[-1])
+
+
+def used_call_ids(messages: Sequence[BaseMessage]) -> set[str]:
+    """Every tool-call id that the conversation has seen."""
+    ids = set(_answered(messages))
+    for message in messages:
+        if isinstance(message, AIMessage):
+            ids.update(call["id"] for call in calls_of(message) if call["id"])
+    return ids
+
+
+def calls_of(message: AIMessage) -> list[ToolCall | InvalidToolCall]:
+    """All calls in an answer, whole ones first, then those that could not be read."""
+    return [*message.tool_calls, *message.invalid_tool_calls]
+
+
+def unanswered(messages: Sequence[BaseMessage]) -> Gaps:
+    """Answers of the model, anywhere in the conversation, with those of their calls that have no result."""
+    answered = _answered(messages)
+    gaps: Gaps = []
+    for message in messages:
+        if isinstance(message, AIMessage):
+            missing = [call for call in calls_of(message) if call["id"] not in answered]
+            if missing:
+                gaps.append((message, missing))
+    return gaps
+
+
+def canonical_args(args: Any) -> str:
+    """Arguments as text that is equal exactly when they are."""
+    return json.dumps(args, sort_keys=True, ensure_ascii=False, default=repr)
+
+
+def _answered(messages: Sequence[BaseMessage]) -> set[str]:
+    return {message.tool_call_id for message in messages if isinstance(message, ToolMessage)}
+
+
+def _rounds(turn: Sequence[BaseMessage]) -> list[set[tuple[str, str, str]]]:
+    results = {message.tool_call_id: message for message in turn if isinstance(message, ToolMessage)}
+    rounds = []
+    for message in turn:
+        if isinstance(message, AIMessage):
+            outcomes = set()
+            for call in message.tool_calls:
+                result = results.get(call["id"] or "")
+                if result is not None:
+                    text = f"{result.status}:{result.content!r}"
+                    outcomes.add((call["name"], canonical_args(call["args"]), text))
+            rounds.append(outcomes)
+    return rounds

@@ -1,0 +1,110 @@
+"""Imports run one way, and heavy libraries are imported in one place each."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = ("agent", "tools", "graphs")
+
+# The edge of `agent`: it composes everything, and nothing imports it.
+EDGE = ("agent.app", "agent.cli", "agent.settings", "agent.studio", "agent.batch", "agent.__main__")
+
+
+def modules() -> Iterator[tuple[str, Path]]:
+    for package in PACKAGES:
+        for path in sorted((ROOT / package).rglob("*.py")):
+            parts = path.relative_to(ROOT).with_suffix("").parts
+            yield ".".join(part for part in parts if part != "__init__"), path
+
+
+def imports(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            found.add(node.module)
+            found.update(f"{node.module}.{alias.name}" for alias in node.names)
+    return found
+
+
+def within(module: str, *packages: str) -> bool:
+    return any(module == package or module.startswith(f"{package}.") for package in packages)
+
+
+ALL = list(modules())
+
+
+def test_there_are_modules_to_check() -> None:
+    assert {name.partition(".")[0] for name, _ in ALL} == set(PACKAGES)
+    assert len(ALL) > 40
+
+
+@pytest.mark.parametrize(("name", "path"), ALL, ids=[name for name, _ in ALL])
+def test_imports_run_one_way(name: str, path: Path) -> None:
+    for target in imports(path):
+        if not within(target, *PACKAGES):
+            continue
+        if within(name, "tools"):
+            assert within(target, "tools"), f"tools imports {target}"
+        elif within(name, "graphs"):
+            assert within(target, "graphs", "tools"), f"graphs imports {target}"
+        elif not within(name, *EDGE):
+            assert within(target, "agent"), f"the core of agent imports {target}"
+            assert not within(target, *EDGE), f"the core imports the edge: {target}"
+
+
+@pytest.mark.parametrize(
+    ("library", "homes"),
+    [
+        ("vllm", ("agent.engines.inprocess",)),
+        ("torch", ("agent.engines.inprocess",)),
+        ("transformers", ()),
+        ("httpx", ("agent.engines.remote",)),
+        ("sqlalchemy", ("agent.persistence",)),
+        ("click", ("agent.cli",)),
+        ("rich", ("agent.cli", "agent.catalogue.progress")),
+        ("langgraph", ("graphs", "agent.persistence", "agent.app")),
+    ],
+)
+def test_libraries_have_one_home(library: str, homes: tuple[str, ...]) -> None:
+    users = [name for name, path in ALL if any(within(target, library) for target in imports(path))]
+    assert [name for name in users if not within(name, *homes)] == []
+
+
+def test_tools_need_only_langchain_core() -> None:
+    allowed = {
+        *sys.stdlib_module_names,
+        "langchain_core",
+        "pydantic",
+        "jsonschema",
+        "platformdirs",
+        "referencing",
+        "tools",
+    }
+    for name, path in ALL:
+        if within(name, "tools") and not within(name, "tools.sources"):
+            foreign = {target.partition(".")[0] for target in imports(path)} - allowed
+            assert not foreign, f"{name} imports {foreign}"
+
+
+def test_importing_the_packages_loads_nothing_heavy() -> None:
+    code = (
+        "import sys, agent, agent.engines, tools, graphs\n"
+        "heavy = {'torch', 'vllm', 'transformers', 'sqlalchemy', 'langchain_core.tools', 'rich'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_rooms_are_small() -> None:
+    long = {name: n for name, path in ALL if (n := len(path.read_text().splitlines())) > 400}
+    assert not long, f"split these modules: {long}"

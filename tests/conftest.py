@@ -1,0 +1,38 @@
+"""Fixtures that are shared by all tests; a real engine is started once and shared."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+import setuptools as _  # noqa: F401  (before anything imports the standard library's distutils, which it replaces)
+from hypothesis import settings
+from vllm_server import VLLMServer, serve
+
+from agent import ChatVLLM
+from agent.catalogue.embedded import embedded_model
+
+# How long an example takes says nothing on a machine that others use too. What decides whether a change may land
+# looks at the same examples each time; new ones are looked for at the desk.
+settings.register_profile("patient", deadline=None, derandomize="CI" in os.environ)
+settings.load_profile("patient")
+
+# One thread per engine: on few cores, with another engine beside it, more of them wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture(scope="session")
+def real_model() -> Iterator[ChatVLLM]:
+    """The embedded model on real vLLM, greedy, the way `ChatVLLM()` gives it to users."""
+    with ChatVLLM(temperature=0.0, max_tokens=64) as model:
+        model.start()
+        yield model
+
+
+@pytest.fixture(scope="session")
+def vllm_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VLLMServer]:
+    """The embedded model behind a real `vllm serve` on loopback."""
+    log = tmp_path_factory.mktemp("vllm") / "server.log"
+    with serve(embedded_model(), log, "--enable-tokenizer-info-endpoint") as server:
+        yield server

@@ -1,0 +1,177 @@
+"""The internals of vLLM that `agent/engines/inprocess.py` rests on are where they were.
+
+When one of these fails after an upgrade of vLLM, read what moved, change `inprocess.py`, then this list.
+"""
+
+from __future__ import annotations
+
+import inspect
+from importlib import import_module
+from typing import Any
+
+import pytest
+
+from agent.engines.families import _MARKS
+
+ADVICE = "vLLM changed under agent/engines/inprocess.py: adapt that file, then this test"
+
+
+def parameters(function: Any) -> list[str]:
+    return list(inspect.signature(function).parameters)
+
+
+def expect(condition: object, what: str) -> None:
+    assert condition, f"{what}. {ADVICE}"
+
+
+HOMES = {
+    "vllm": "vllm",
+    "arg_utils": "vllm.engine.arg_utils",
+    "cli_args": "vllm.entrypoints.launchers.cli_args",
+    "app_state": "vllm.entrypoints.launchers.api_server.app_state",
+    "protocol": "vllm.entrypoints.openai.chat_completion.protocol",
+    "serving": "vllm.entrypoints.openai.chat_completion.serving",
+    "error_response": "vllm.entrypoints.serve.exception_handling.error_response",
+    "engine": "vllm.v1.engine",
+    "async_llm": "vllm.v1.engine.async_llm",
+    "core": "vllm.v1.engine.core",
+    "core_client": "vllm.v1.engine.core_client",
+}
+
+
+@pytest.fixture(scope="module")
+def modules() -> dict[str, Any]:
+    return {name: import_module(home) for name, home in HOMES.items()}
+
+
+def test_version(modules: dict[str, Any]) -> None:
+    version = modules["vllm"].__version__
+    expect(version.startswith("0.32."), f"vLLM is {version}, and its internals were read at 0.32")
+
+
+@pytest.mark.parametrize(
+    ("module", "path", "wanted"),
+    [
+        ("arg_utils", "AsyncEngineArgs.create_engine_config", ["self", "usage_context"]),
+        ("async_llm", "AsyncLLM.from_vllm_config", ["vllm_config", "disable_log_stats"]),
+        ("async_llm", "AsyncLLM.shutdown", ["self", "timeout"]),
+        ("async_llm", "AsyncLLM.get_supported_tasks", ["self"]),
+        (
+            "core_client",
+            "EngineCoreClient.make_async_mp_client",
+            ["vllm_config", "executor_class", "log_stats"],
+        ),
+        ("core_client", "InprocClient.add_request", ["self", "request"]),
+        ("core", "EngineCore.__init__", ["self", "vllm_config", "executor_class", "log_stats"]),
+        ("core", "EngineCore._initialize_kv_caches", ["self", "vllm_config"]),
+        ("core", "EngineCore.post_step", ["self", "model_executed"]),
+        ("core", "EngineCore.abort_requests", ["self", "request_ids"]),
+        ("core", "EngineCore.get_supported_tasks", ["self"]),
+        ("core", "EngineCore.reset_mm_cache", ["self"]),
+        ("core", "EngineCore.reset_prefix_cache", ["self"]),
+        ("core", "EngineCore.shutdown", ["self"]),
+        ("core", "EngineCore.step", ["self"]),
+        ("cli_args", "make_arg_parser", ["parser"]),
+        ("app_state", "init_app_state", ["engine_client", "state", "args", "supported_tasks"]),
+        ("serving", "OpenAIServingChat.create_chat_completion", ["self", "request"]),
+        ("serving", "OpenAIServingChat.render_chat_request", ["self", "request"]),
+        ("error_response", "create_error_response", ["message"]),
+    ],
+)
+def test_signatures(modules: dict[str, Any], module: str, path: str, wanted: list[str]) -> None:
+    found = modules[module]
+    for name in path.split("."):
+        expect(hasattr(found, name), f"{module}.{path} is gone")
+        found = getattr(found, name)
+    here = parameters(found)
+    missing = [name for name in wanted if name not in here and name != "self"]
+    expect(not missing, f"{module}.{path} has no {missing} any more; it takes {here}")
+
+
+def test_the_front_calls_only_what_our_client_has(modules: dict[str, Any]) -> None:
+    from agent.engines.inprocess import ThreadCoreClient
+
+    source = inspect.getsource(modules["async_llm"].AsyncLLM)
+    expect("EngineCoreClient.make_async_mp_client(" in source, "AsyncLLM makes its client in another way")
+    for name in (
+        "add_request_async",
+        "abort_requests_async",
+        "get_output_async",
+        "get_supported_tasks_async",
+    ):
+        expect(f"engine_core.{name}(" in source, f"AsyncLLM does not call {name} any more")
+        expect(name in vars(ThreadCoreClient), f"our client lacks {name}")
+    expect("engine_core.resources.engine_dead" in source, "AsyncLLM asks in another way for death")
+
+
+def test_the_core_is_stepped_as_vllms_own_loop_does_it(modules: dict[str, Any]) -> None:
+    source = inspect.getsource(modules["core"].EngineCoreProc._process_engine_step)
+    for part in ("self.step_fn()", "self.post_step(model_executed)"):
+        expect(part in source, f"EngineCoreProc steps without {part}")
+    source = inspect.getsource(modules["core"].EngineCore.__init__)
+    for name in ("self.scheduler", "self.batch_queue", "self.step_fn"):
+        expect(name in source, f"EngineCore has no {name}")
+
+
+def test_records(modules: dict[str, Any]) -> None:
+    engine = modules["engine"]
+    failed = engine.EngineCoreOutput("id", [], finish_reason=engine.FinishReason.ERROR)
+    outputs = engine.EngineCoreOutputs(outputs=[failed])
+    expect(outputs.outputs[0].request_id == "id", "EngineCoreOutput starts with something else than the id")
+    expect(hasattr(outputs, "scheduler_stats"), "EngineCoreOutputs has no scheduler_stats")
+
+
+def test_frontend_arguments(modules: dict[str, Any]) -> None:
+    from vllm.utils.argparse_utils import FlexibleArgumentParser
+
+    arguments = vars(modules["cli_args"].make_arg_parser(FlexibleArgumentParser()).parse_args([]))
+    for name in (
+        "chat_template",
+        "tool_call_parser",
+        "enable_auto_tool_choice",
+        "trust_request_chat_template",
+        "enable_prompt_tokens_details",
+    ):
+        expect(name in arguments, f"`vllm serve` has no --{name.replace('_', '-')}")
+
+
+def test_engine_arguments() -> None:
+    from agent.engines.inprocess import engine_argument_names
+
+    names = engine_argument_names()
+    for name in (
+        "model",
+        "dtype",
+        "enforce_eager",
+        "kv_cache_memory_bytes",
+        "block_size",
+        "use_tqdm_on_load",
+    ):
+        expect(name in names, f"EngineArgs has no {name}")
+
+
+def test_request_fields(modules: dict[str, Any]) -> None:
+    from agent.chat.requests import WIRE_NAMES
+
+    fields = modules["protocol"].ChatCompletionRequest.model_fields
+    missing = [
+        name for name in [*WIRE_NAMES.values(), "top_logprobs", "prompt_logprobs"] if name not in fields
+    ]
+    expect(not missing, f"ChatCompletionRequest has no {missing}, and would ignore it in silence")
+
+
+@pytest.mark.parametrize("parser", sorted({parser for _, parser in _MARKS}))
+def test_parsers(parser: str) -> None:
+    from vllm.tool_parsers import ToolParserManager
+
+    found = ToolParserManager.get_tool_parser(parser)
+    assert found is not None, f"agent/engines/families.py names {parser!r}, and vllm.tool_parsers has no such"
+
+
+def test_a_core_that_shuts_down_ends_the_distributed_state() -> None:
+    from vllm.v1.engine import core
+
+    assert callable(core.cleanup_dist_env_and_memory)
+    assert "cleanup_dist_env_and_memory()" in inspect.getsource(core.EngineCore.shutdown), (
+        "agent/engines/inprocess.py keeps a core from ending the others by replacing this call"
+    )

@@ -1,0 +1,23 @@
+"""The benchmarks run: a short form of each, without looking at the figures."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+
+@pytest.mark.engine
+def test_bfcl_scores_a_few_items() -> None:
+    command = [sys.executable, str(BENCHMARKS / "bfcl.py"), "--limit", "3", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=500, check=False)
+    assert done.returncode == 0, done.stderr
+    scores = json.loads(done.stdout)["scores"]
+    required = [score for score in scores if score["mode"] == "required"]
+    assert [score["called"] for score in required] == [1.0]
+    assert {score["category"] for score in scores} == {"simple_python", "irrelevance"}

@@ -1,0 +1,332 @@
+"""`ChatVLLM` on the scripted engine: everything between a caller and an engine."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from typing import Any
+
+import pytest
+from langchain_core.callbacks import BaseCallbackHandler
+from langchain_core.messages import AIMessageChunk, HumanMessage
+from langchain_core.tools import tool
+
+from agent import ChatVLLM, create_vllm_chat_model
+from agent.engines import RemoteEngine, Reply, ScriptedEngine
+from agent.errors import ConfigurationError, EngineClosedError, EngineDeadError, ModelNotFoundError
+
+
+@tool
+def add(a: int, b: int) -> int:
+    """Add two numbers."""
+    return a + b
+
+
+@tool
+def now() -> str:
+    """Tell the time."""
+    return "noon"
+
+
+def build(*script: Any, **options: Any) -> tuple[ChatVLLM, ScriptedEngine]:
+    engine = ScriptedEngine(list(script), repeat=True)
+    return ChatVLLM(engine=engine, **options), engine
+
+
+CALLS = Reply(
+    "Let me see.",
+    tool_calls=[{"name": "add", "arguments": {"a": 1, "b": 2}}, {"name": "now"}],
+)
+
+
+# -- calls --------------------------------------------------------------------------------------------------
+
+
+async def test_all_ways_to_call_give_the_same_message() -> None:
+    model, _ = build(CALLS)
+    messages = [
+        await asyncio.to_thread(model.invoke, "Hi"),
+        await model.ainvoke("Hi"),
+        (await asyncio.to_thread(model.batch, ["Hi", "Hi"]))[1],
+        (await model.abatch(["Hi", "Hi"]))[1],
+    ]
+    for stream in (
+        await asyncio.to_thread(lambda: list(model.stream("Hi"))),
+        [c async for c in model.astream("Hi")],
+    ):
+        total = stream[0]
+        for chunk in stream[1:]:
+            total += chunk
+        assert len(stream) > 5
+        messages.append(total)
+    for message in messages:
+        assert message.text == "Let me see."
+        assert [(call["name"], call["args"]) for call in message.tool_calls] == [
+            ("add", {"a": 1, "b": 2}),
+            ("now", {}),
+        ]
+        assert message.response_metadata["finish_reason"] == "tool_calls"
+        assert message.usage_metadata["output_tokens"] == 3
+    model.close()
+
+
+def test_every_call_runs_on_the_engines_own_loop() -> None:
+    threads = set()
+
+    def note(request: Any) -> str:
+        threads.add(threading.current_thread().name)
+        return "Hi"
+
+    model, _ = build(note)
+    model.invoke("a")
+    asyncio.run(model.ainvoke("b"))
+    asyncio.run(model.ainvoke("c"))  # a second loop: nothing of the first may be left in the engine
+    list(model.stream("d"))
+    assert threads == {"scripted-engine"}
+    model.close()
+
+
+def test_fields_and_arguments_of_a_call_reach_the_request() -> None:
+    model, engine = build("Hi", temperature=0.5, top_k=7, stop=["END"], seed=3)
+    model.invoke("Hi", temperature=0.1, max_new_tokens=9, stop=["STOP"])
+    request = engine.requests[0]
+    assert (request["temperature"], request["top_k"], request["max_tokens"]) == (0.1, 7, 9)
+    assert (request["seed"], request["stop"]) == (3, ["END", "STOP"])
+    assert "tools" not in request
+    model.close()
+
+
+def test_an_unknown_argument_of_a_call_is_refused() -> None:
+    model, engine = build("Hi")
+    with pytest.raises(ConfigurationError, match="'temprature'"):
+        model.invoke("Hi", temprature=0.1)
+    assert engine.requests == []
+    model.close()
+
+
+def test_callbacks_see_each_token() -> None:
+    class Listener(BaseCallbackHandler):
+        def __init__(self) -> None:
+            self.tokens: list[str] = []
+
+        def on_llm_new_token(self, token: str, **kwargs: Any) -> None:
+            self.tokens.append(token)
+
+    model, _ = build("one two three")
+    listener = Listener()
+    list(model.stream("Hi", config={"callbacks": [listener]}))
+    assert "".join(listener.tokens) == "one two three"
+    assert len([token for token in listener.tokens if token]) == 3
+    listener.tokens.clear()
+    model.invoke("Hi", config={"callbacks": [listener]})
+    assert listener.tokens == []
+    loud, _ = build("one two three", streaming=True)
+    assert loud.invoke("Hi", config={"callbacks": [listener]}).text == "one two three"
+    assert "".join(listener.tokens) == "one two three"
+
+
+async def test_events_carry_the_tokens() -> None:
+    model, _ = build("one two three")
+    events = [event async for event in model.astream_events("Hi", version="v2")]
+    streamed = [event["data"]["chunk"].text for event in events if event["event"] == "on_chat_model_stream"]
+    assert "".join(streamed) == "one two three"
+    model.close()
+
+
+def test_a_stream_that_is_left_early_is_closed() -> None:
+    model, engine = build("one two three four five")
+    for chunk in model.stream("Hi"):
+        assert isinstance(chunk, AIMessageChunk)
+        break
+    assert model.invoke("Hi").text == "one two three four five"
+    assert len(engine.requests) == 2
+    model.close()
+
+
+def test_a_call_cut_off_in_a_stream_is_invalid() -> None:
+    cut = Reply(tool_calls=[{"name": "add", "arguments": '{"a": 1, "b": '}], finish_reason="length")
+    model, _ = build(cut)
+    stream = model.stream("Hi")
+    total = next(stream)
+    for chunk in stream:
+        total += chunk
+    assert total.tool_calls == []
+    [invalid] = total.invalid_tool_calls
+    assert invalid["name"] == "add"
+    message = model.invoke("Hi")
+    assert message.tool_calls == []
+    assert "token limit" in (message.invalid_tool_calls[0]["error"] or "")
+    model.close()
+
+
+def test_errors_of_the_engine_come_through() -> None:
+    model, _ = build(EngineDeadError("died"))
+    with pytest.raises(EngineDeadError, match="died"):
+        model.invoke("Hi")
+    with pytest.raises(EngineDeadError, match="died"):
+        list(model.stream("Hi"))
+    with pytest.raises(EngineDeadError, match="died"):
+        asyncio.run(model.ainvoke("Hi"))
+    model.close()
+
+
+# -- tools --------------------------------------------------------------------------------------------------
+
+
+def test_tools_reach_the_request() -> None:
+    model, engine = build("Hi")
+    model.bind_tools([add, now], tool_choice="add", parallel_tool_calls=False).invoke("Hi")
+    request = engine.requests[0]
+    assert [tool["function"]["name"] for tool in request["tools"]] == ["add", "now"]
+    assert request["tool_choice"] == {"type": "function", "function": {"name": "add"}}
+    assert request["parallel_tool_calls"] is False
+    model.close()
+
+
+def test_no_tools_are_no_tools() -> None:
+    model, engine = build("Hi")
+    model.bind_tools([]).invoke("Hi")
+    assert "tools" not in engine.requests[0]
+    model.close()
+
+
+def test_a_choice_of_an_unknown_tool_is_refused_when_it_is_bound() -> None:
+    model, _ = build("Hi")
+    with pytest.raises(ConfigurationError, match="subtract"):
+        model.bind_tools([add], tool_choice="subtract")
+    model.close()
+
+
+def test_a_conversation_with_results_goes_back() -> None:
+    model, engine = build(CALLS, "It is 3.")
+    bound = model.bind_tools([add, now])
+    question = HumanMessage("1 + 2?")
+    answer = bound.invoke([question])
+    results = [add.invoke(answer.tool_calls[0]), now.invoke(answer.tool_calls[1])]
+    assert bound.invoke([question, answer, *results]).text == "It is 3."
+    sent = engine.requests[1]["messages"]
+    assert [message["role"] for message in sent] == ["user", "assistant", "tool", "tool"]
+    assert [call["id"] for call in sent[1]["tool_calls"]] == [message["tool_call_id"] for message in sent[2:]]
+    assert json.loads(sent[1]["tool_calls"][0]["function"]["arguments"]) == {"a": 1, "b": 2}
+    model.close()
+
+
+# -- arguments ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ({"temperature": 3}, "temperature=3"),
+        ({"top_p": 0}, "top_p=0"),
+        ({"top_k": -2}, "top_k=-2"),
+        ({"max_tokens": 0}, "max_(new_)?tokens=0"),
+        ({"n": 0}, "n=0"),
+        ({"presence_penalty": 2.5}, "presence_penalty"),
+        ({"gpu_memory_utilization": 1.5}, "gpu_memory_utilization=1.5"),
+        ({"temprature": 1}, "temprature"),
+        ({"engine": ScriptedEngine(["Hi"]), "model": "some/model"}, "either model= or engine="),
+        ({"engine": ScriptedEngine(["Hi"]), "base_url": "http://localhost"}, "either base_url= or engine="),
+        ({"base_url": "localhost:8000"}, "base_url must be an address"),
+        (
+            {"base_url": "http://localhost", "gpu_memory_utilization": 0.5},
+            "gpu_memory_utilization is decided",
+        ),
+        (
+            {"base_url": "http://localhost", "max_model_len": 9, "dtype": "auto"},
+            "dtype, max_model_len is decided",
+        ),
+        ({"base_url": "http://localhost", "vllm_kwargs": {"seed": 1}}, "vllm_kwargs is decided"),
+        ({"base_url": "http://localhost", "timeout": 0}, "timeout=0"),
+        ({"api_key": "secret-key"}, "give base_url= too"),
+        ({"base_url": "http://localhost", "api_key": ["secret-key"]}, r"api_key=\*\*\*"),
+        ({"max_retries": 1}, "max_retries goes to a server"),
+    ],
+)
+def test_contradictions_are_refused_before_anything_starts(arguments: dict[str, Any], says: str) -> None:
+    with pytest.raises(ConfigurationError, match=says) as caught:
+        ChatVLLM(**arguments)
+    assert "secret-key" not in str(caught.value)
+
+
+def test_a_model_that_is_none_is_refused_at_once() -> None:
+    with pytest.raises(ModelNotFoundError, match="/no/such/model"):
+        ChatVLLM(model="/no/such/model")
+
+
+# -- servers ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def key(monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setenv("VLLM_API_KEY", "from-the-environment")
+    return "from-the-environment"
+
+
+def engine_of(model: ChatVLLM) -> RemoteEngine:
+    engine = model._session.engine()
+    assert isinstance(engine, RemoteEngine)
+    return engine
+
+
+def test_an_address_makes_a_remote_engine() -> None:
+    model = ChatVLLM(base_url="http://localhost:1/v1", model="served", api_key="secret-key", max_retries=0)
+    assert engine_of(model).address == "http://localhost:1/v1"
+    assert not model.profile  # how much fits is the server's to know
+    assert "secret-key" not in f"{model!r} {model} {model._identifying_params} {model.model_dump()}"
+    assert "secret-key" not in repr(engine_of(model))
+    model.close()
+    with pytest.raises(EngineClosedError):
+        model.invoke("Hi")
+
+
+def test_the_key_comes_from_the_environment(key: str) -> None:
+    model = ChatVLLM(base_url="http://localhost:1")
+    assert model.api_key is not None
+    assert model.api_key.get_secret_value() == key
+    assert key not in repr(model)
+    model.close()
+
+
+def test_a_key_in_the_environment_is_no_contradiction(key: str) -> None:
+    model, _ = build("Hi")
+    assert model.invoke("Hi").text == "Hi"
+    model.close()
+
+
+def test_the_short_way_takes_an_address_too() -> None:
+    model = create_vllm_chat_model(base_url="http://localhost:1")
+    assert (model.temperature, model.top_k, model.max_model_len) == (0.7, 5, None)
+    model.close()
+
+
+# -- life ---------------------------------------------------------------------------------------------------
+
+
+def test_a_closed_model_says_so() -> None:
+    model, engine = build("Hi")
+    bound = model.bind_tools([add])
+    with model:
+        assert bound.invoke("Hi").text == "Hi"
+    model.close()
+    assert engine.closed
+    with pytest.raises(EngineClosedError, match="closed"):
+        bound.invoke("Hi")
+
+
+async def test_a_model_is_an_asynchronous_context_too() -> None:
+    model, engine = build("Hi")
+    async with model:
+        assert (await model.ainvoke("Hi")).text == "Hi"
+    assert engine.closed
+
+
+def test_the_protocol_is_visible() -> None:
+    model, _ = build("Hi")
+    assert model.protocol == "native"
+    assert model.start().kind == "scripted"
+    model.close()
+    forced, _ = build("Hi", protocol="text")
+    assert forced.protocol == "text"
+    forced.close()

@@ -1,0 +1,143 @@
+"""From LangChain to the wire."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage
+from langchain_core.tools import tool
+from pydantic import BaseModel, Field
+
+from agent.chat.requests import WIRE_NAMES, sampling, wire_messages, wire_tool_choice, wire_tools
+from agent.errors import ConfigurationError
+
+
+@tool
+def add(a: int, b: int) -> int:
+    """Add two numbers."""
+    return a + b
+
+
+class Add(BaseModel):
+    """Add two numbers."""
+
+    a: int = Field(description="the first")
+
+
+def look_up(word: str, times: int = 1) -> str:
+    """Look a word up.
+
+    Args:
+        word: What to look for.
+        times: How often.
+    """
+    return word * times
+
+
+def test_a_conversation() -> None:
+    call = {"type": "tool_call", "name": "add", "args": {"a": 1, "b": 2}, "id": "c1"}
+    wired = wire_messages(
+        [
+            SystemMessage("Be brief."),
+            HumanMessage("1 + 2?"),
+            AIMessage("", tool_calls=[call]),
+            ToolMessage("3", tool_call_id="c1", name="add"),
+        ]
+    )
+    assert [message["role"] for message in wired] == ["system", "user", "assistant", "tool"]
+    [wire_call] = wired[2]["tool_calls"]
+    assert wire_call["id"] == wired[3]["tool_call_id"] == "c1"
+    assert json.loads(wire_call["function"]["arguments"]) == {"a": 1, "b": 2}
+
+
+def test_a_broken_call_stays_visible_and_is_json() -> None:
+    broken = {"type": "invalid_tool_call", "name": "add", "args": '{"a": ', "id": "c1", "error": "cut"}
+    [wire] = wire_messages([AIMessage("Let me see.", invalid_tool_calls=[broken])])
+    [call] = wire["tool_calls"]
+    assert json.loads(call["function"]["arguments"]) == {"invalid_json": '{"a": '}
+    assert (call["id"], call["function"]["name"], wire["content"]) == ("c1", "add", "Let me see.")
+
+
+def test_a_broken_call_without_a_name_stays_beside_a_good_one() -> None:
+    good = {"type": "tool_call", "name": "add", "args": {}, "id": "c1"}
+    broken = {"type": "invalid_tool_call", "name": None, "args": "?", "id": "c2", "error": "cut"}
+    [wire] = wire_messages([AIMessage("", tool_calls=[good], invalid_tool_calls=[broken])])
+    assert [call["function"]["name"] for call in wire["tool_calls"]] == ["add", "unknown"]
+
+
+@pytest.mark.parametrize(
+    "given", [add, look_up, Add, Add.model_json_schema()], ids=lambda g: type(g).__name__
+)
+def test_tools_of_every_kind(given: Any) -> None:
+    [wire] = wire_tools([given])
+    assert wire["type"] == "function"
+    assert wire["function"]["name"]
+    assert wire["function"]["parameters"]["properties"]
+
+
+def test_a_tool_that_is_given_twice_is_sent_once() -> None:
+    assert len(wire_tools([Add, Add.model_json_schema(), Add])) == 1
+
+
+def test_two_tools_of_one_name_are_refused() -> None:
+    other = {"title": "Add", "description": "Something else.", "type": "object", "properties": {}}
+    with pytest.raises(ConfigurationError, match="two tools are called 'Add'"):
+        wire_tools([Add, other])
+
+
+def test_a_parameter_called_title_is_kept_apart() -> None:
+    def with_title(kind: str) -> dict[str, Any]:
+        properties = {"title": {"type": kind}}
+        return {"title": "Book", "description": "A book.", "type": "object", "properties": properties}
+
+    with pytest.raises(ConfigurationError, match="two tools are called 'Book'"):
+        wire_tools([with_title("string"), with_title("integer")])
+
+
+NAMED = {"type": "function", "function": {"name": "add"}}
+
+
+@pytest.mark.parametrize(
+    ("choice", "wire"),
+    [
+        (None, "auto"),
+        ("auto", "auto"),
+        ("none", "none"),
+        (False, "none"),
+        ("any", "required"),
+        ("required", "required"),
+        (True, "required"),
+        ("add", NAMED),
+        (NAMED, NAMED),
+        ({"name": "add"}, NAMED),
+    ],
+)
+def test_tool_choice(choice: Any, wire: Any) -> None:
+    assert wire_tool_choice(choice, wire_tools([add])) == wire
+
+
+@pytest.mark.parametrize("choice", ["subtract", {"function": {"name": "subtract"}}, {"type": "function"}])
+def test_a_choice_that_names_no_tool_is_refused(choice: Any) -> None:
+    with pytest.raises(ConfigurationError, match="bound are: add"):
+        wire_tool_choice(choice, wire_tools([add]))
+
+
+def test_sampling_arguments() -> None:
+    assert sampling({"temperature": 0.0, "seed": None, "logprobs": 5, "n": 2}) == {
+        "temperature": 0.0,
+        "logprobs": True,
+        "top_logprobs": 5,
+        "n": 2,
+    }
+    assert sampling({"logprobs": 0}) == {"logprobs": True, "top_logprobs": 0}
+
+
+def test_every_argument_reaches_the_wire() -> None:
+    assert sampling(dict.fromkeys(WIRE_NAMES, 1)) == dict.fromkeys(WIRE_NAMES.values(), 1)
+
+
+def test_an_unknown_argument_is_named() -> None:
+    with pytest.raises(ConfigurationError, match=r"'temprature' \(value 0\.1\).*temperature"):
+        sampling({"temprature": 0.1})

@@ -1,0 +1,186 @@
+"""From the wire to LangChain: whole answers and streams give the same message."""
+
+from __future__ import annotations
+
+import json
+from functools import reduce
+from operator import add
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from langchain_core.messages import AIMessage, AIMessageChunk
+
+from agent.chat.responses import ChunkConverter, chat_result, mismatched_ending, parse_call, usage_metadata
+
+USAGE = {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10}
+
+
+def wire_call(arguments: str, name: str = "add", identity: str = "c1") -> dict[str, Any]:
+    return {"id": identity, "type": "function", "function": {"name": name, "arguments": arguments}}
+
+
+def whole(finish: str = "stop", **message: Any) -> AIMessage:
+    choice = {"index": 0, "message": {"role": "assistant", **message}, "finish_reason": finish}
+    result = chat_result({"id": "r1", "model": "m", "choices": [choice], "usage": USAGE})
+    message_ = result.generations[0].message
+    assert isinstance(message_, AIMessage)
+    return message_
+
+
+def streamed(deltas: list[dict[str, Any]], finish: str | None = "stop") -> AIMessageChunk:
+    converter = ChunkConverter()
+    chunks: list[dict[str, Any]] = [{"choices": [{"index": 0, "delta": delta}]} for delta in deltas]
+    chunks.append({"choices": [{"index": 0, "delta": {}, "finish_reason": finish}]})
+    chunks.append({"choices": [], "usage": USAGE})
+    messages = [one.message for c in chunks for one in converter.convert({"id": "r1", "model": "m", **c})]
+    total = reduce(add, messages)
+    assert isinstance(total, AIMessageChunk)
+    return total
+
+
+def call_deltas(arguments: str, size: int) -> list[dict[str, Any]]:
+    head = {**wire_call(""), "index": 0}
+    pieces = [arguments[i : i + size] for i in range(0, len(arguments), size)]
+    rest = [{"index": 0, "function": {"arguments": piece}} for piece in pieces]
+    return [{"tool_calls": [call]} for call in [head, *rest]]
+
+
+def test_a_text() -> None:
+    message = whole(content="Hello")
+    assert (message.content, message.id, message.tool_calls) == ("Hello", "r1", [])
+    assert message.response_metadata["finish_reason"] == "stop"
+    assert message.response_metadata["model_name"] == "m"
+    assert message.usage_metadata == {"input_tokens": 7, "output_tokens": 3, "total_tokens": 10}
+
+
+def test_an_empty_answer() -> None:
+    assert whole(content=None).content == ""
+
+
+def test_several_answers_share_one_usage() -> None:
+    choices = [{"index": i, "message": {"content": f"{i}"}, "finish_reason": "stop"} for i in range(3)]
+    result = chat_result({"id": "r", "choices": choices, "usage": USAGE})
+    messages = [generation.message for generation in result.generations]
+    assert [message.content for message in messages] == ["0", "1", "2"]
+    assert [bool(message.usage_metadata) for message in messages] == [True, False, False]  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("key", ["reasoning", "reasoning_content"])
+def test_reasoning_is_a_block_of_its_own(key: str) -> None:
+    for message in (
+        whole(content="42", **{key: "Hm."}),
+        streamed([{key: "H"}, {key: "m."}, {"content": "42"}]),
+    ):
+        assert [block["type"] for block in message.content_blocks] == ["reasoning", "text"]
+        assert message.content_blocks[0]["reasoning"] == "Hm."
+        assert message.text == "42"
+
+
+def test_calls() -> None:
+    message = whole("tool_calls", content="", tool_calls=[wire_call('{"a": 1}'), wire_call("", "now", "c2")])
+    assert [(call["name"], call["args"], call["id"]) for call in message.tool_calls] == [
+        ("add", {"a": 1}, "c1"),
+        ("now", {}, "c2"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "finish", "says"),
+    [
+        ('{"a": 1', "stop", "no valid JSON"),
+        ('{"a": 1', "length", "cut off at its token limit"),
+        ("[1]", "stop", "must be a JSON object"),
+        ('"text"', "stop", "must be a JSON object"),
+        ("a=1", "stop", "no valid JSON"),
+    ],
+)
+def test_a_call_that_is_none_is_never_executed(arguments: str, finish: str, says: str) -> None:
+    message = whole(finish, content="", tool_calls=[wire_call(arguments)])
+    assert message.tool_calls == []
+    [invalid] = message.invalid_tool_calls
+    assert (invalid["name"], invalid["args"], invalid["id"]) == ("add", arguments, "c1")
+    assert says in (invalid["error"] or "")
+
+
+@pytest.mark.parametrize("size", [1, 2, 5, 100])
+def test_a_streamed_call_is_the_whole_one(size: int) -> None:
+    arguments = '{"a": [1, {"b": "}]\\""}], "c": "ü"}'
+    message = streamed(call_deltas(arguments, size), "tool_calls")
+    expected = whole("tool_calls", content="", tool_calls=[wire_call(arguments)])
+    assert message.tool_calls == expected.tool_calls
+    assert message.invalid_tool_calls == []
+    assert message.response_metadata == expected.response_metadata
+    assert message.usage_metadata == expected.usage_metadata
+
+
+ARGUMENTS = '{"path": "a\\\\b \\"c\\"", "lines": [1, [2, {"x": null}]], "deep": {"y": {"z": "}]"}}}'
+
+
+@pytest.mark.parametrize("end", range(1, len(ARGUMENTS)))
+def test_a_streamed_call_that_was_cut_off_is_invalid(end: int) -> None:
+    message = streamed(call_deltas(ARGUMENTS[:end], 3), "length")
+    assert message.tool_calls == []
+    assert [call["name"] for call in message.invalid_tool_calls] == ["add"]
+
+
+def test_only_the_open_one_of_two_streamed_calls_is_invalid() -> None:
+    second = [{"tool_calls": [{**wire_call('{"a', "late", "c2"), "index": 1}]}]
+    message = streamed([*call_deltas('{"a": 1}', 4), *second], "length")
+    assert [call["name"] for call in message.tool_calls] == ["add"]
+    assert [call["name"] for call in message.invalid_tool_calls] == ["late"]
+
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(st.dictionaries(st.text(max_size=3), values, min_size=1, max_size=3), st.data())
+def test_any_call_survives_any_split_and_no_cut_is_executed(
+    value: dict[str, Any], data: st.DataObject
+) -> None:
+    text = json.dumps(value, ensure_ascii=data.draw(st.booleans()))
+    size = data.draw(st.integers(1, len(text)))
+    assert streamed(call_deltas(text, size), "tool_calls").tool_calls[0]["args"] == value
+    assert mismatched_ending(text) == ""
+    cut = text[: data.draw(st.integers(1, len(text) - 1))]
+    assert streamed(call_deltas(cut, size), "length").tool_calls == []
+
+
+def test_chunks_that_say_nothing_are_left_out() -> None:
+    assert (
+        ChunkConverter().convert({"choices": [{"index": 0, "delta": {"role": "assistant", "content": ""}}]})
+        == []
+    )
+    assert ChunkConverter().convert({"choices": []}) == []
+
+
+def test_logprobs_are_kept() -> None:
+    logprobs = {"content": [{"token": "Hi", "logprob": -0.1, "top_logprobs": []}]}
+    choice = {"index": 0, "message": {"content": "Hi"}, "finish_reason": "stop", "logprobs": logprobs}
+    result = chat_result({"choices": [choice]})
+    assert result.generations[0].message.response_metadata["logprobs"] == logprobs
+    [chunk] = ChunkConverter().convert({"choices": [{**choice, "delta": {"content": "Hi"}}]})
+    assert chunk.message.response_metadata["logprobs"] == logprobs
+
+
+def test_cached_and_reasoning_tokens() -> None:
+    usage = {
+        **USAGE,
+        "prompt_tokens_details": {"cached_tokens": 4},
+        "completion_tokens_details": {"reasoning_tokens": 2},
+    }
+    metadata = usage_metadata(usage)
+    assert metadata is not None
+    assert metadata["input_token_details"] == {"cache_read": 4}
+    assert metadata["output_token_details"] == {"reasoning": 2}
+    assert usage_metadata(None) is None
+    assert usage_metadata({**USAGE, "prompt_tokens_details": None}) == usage_metadata(USAGE)
+
+
+def test_parse_call_takes_no_arguments_for_an_empty_object() -> None:
+    assert parse_call(wire_call(""), truncated=False)["args"] == {}

@@ -1,0 +1,34 @@
+"""How settings become a model; what no command can see on a scripted engine."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from agent.app import build_model
+from agent.errors import ConfigurationError
+from agent.settings import Settings
+
+
+def test_the_embedded_model_is_greedy_and_others_are_not() -> None:
+    assert build_model(Settings()).temperature == 0
+    assert build_model(Settings(model="owner/name")).temperature == 0.7
+    assert build_model(Settings(temperature=1.5)).temperature == 1.5
+
+
+def test_engine_arguments_arrive_whether_the_model_has_a_field_for_them_or_not() -> None:
+    model = build_model(Settings(vllm={"max_model_len": 512, "seed": 3}))
+    assert (model.max_model_len, model.vllm_kwargs) == (512, {"seed": 3})
+
+
+def test_a_server_needs_no_model_and_no_engine() -> None:
+    model = build_model(Settings(base_url="http://localhost:8000/v1", api_key="secret", max_tokens=7))
+    assert (model.model, model.max_tokens) == (None, 7)
+    assert "secret" not in repr(model)
+
+
+@pytest.mark.parametrize("vllm", [{"seed": 3}, {"max_model_len": 512}])
+def test_engine_arguments_and_a_server_contradict_each_other(vllm: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError, match=next(iter(vllm)) + "|vllm_kwargs"):
+        build_model(Settings(base_url="http://localhost:8000/v1", vllm=vllm))

@@ -1,0 +1,163 @@
+"""What the model is sent when the conversation is longer than its context."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+from graph_doubles import CountingModel, ScriptedModel, calls
+from hypothesis import given
+from hypothesis import strategies as st
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
+from langgraph.checkpoint.memory import InMemorySaver
+
+from graphs import build_react_graph
+from graphs.context import fit_context, token_budget, well_formed
+from tools import tool
+
+MODEL = CountingModel(script=["ok"])
+
+
+def fit(messages: list[BaseMessage], budget: int | None, model: Any = MODEL) -> list[BaseMessage]:
+    return fit_context(messages, model=model, budget=budget).messages
+
+
+def turn(number: int, *, calls_made: int = 0, words: int = 5) -> list[BaseMessage]:
+    """A user's message, rounds of one call each, and an answer."""
+    messages: list[BaseMessage] = [HumanMessage(f"question {number} " + "q " * words)]
+    for i in range(calls_made):
+        messages.append(calls(("look", {"n": i}), ids=[f"t{number}c{i}"]))
+        messages.append(ToolMessage("r " * words, tool_call_id=f"t{number}c{i}"))
+    return [*messages, AIMessage(f"answer {number} " + "a " * words)]
+
+
+def count(messages: list[BaseMessage]) -> int:
+    return MODEL.get_num_tokens_from_messages(messages)
+
+
+def test_a_short_conversation_is_sent_as_it_is_and_not_even_counted():
+    class Uncountable(ScriptedModel):
+        def get_num_tokens_from_messages(self, messages: Any, tools: Any = None) -> int:
+            raise AssertionError("counted")
+
+    messages = [*turn(1), HumanMessage("next")]
+    assert fit(messages, 10_000, Uncountable(script=["x"])) == messages
+    assert fit(messages, None) == messages
+
+
+def test_old_turns_go_first_and_the_system_message_stays():
+    messages = [SystemMessage("be kind"), *turn(1), *turn(2), *turn(3), HumanMessage("now?")]
+    kept = fit(messages, 40)
+    assert kept[0] == messages[0]
+    assert isinstance(kept[1], HumanMessage)
+    assert kept[-1].text == "now?"
+    assert count(kept) <= 40
+    assert "question 1" not in " ".join(m.text for m in kept)
+
+
+def test_the_start_of_the_request_stays_the_same_over_several_turns():
+    conversation: list[BaseMessage] = []
+    firsts = []
+    for number in range(40):
+        conversation += turn(number)
+        firsts.append(fit([*conversation, HumanMessage("now?")], 120)[0].text)
+    cuts = sum(a != b for a, b in itertools.pairwise(firsts))
+    assert cuts >= 5, "the test must trim"
+    assert cuts <= 20, "trimming at every turn would cost the prefix cache each time"
+
+
+def test_long_results_of_the_current_turn_are_cut_in_the_middle():
+    messages = [
+        HumanMessage("find it"),
+        calls(("look", {}), ids=["x"]),
+        ToolMessage("first " + "word " * 5000 + "last", tool_call_id="x"),
+    ]
+    fitted = fit_context(messages, model=MODEL, budget=400)
+    result = fitted.messages[-1]
+    assert fitted.shortened == 1
+    assert result.text.startswith("first")
+    assert result.text.endswith("last")
+    assert "characters left out" in result.text
+    assert count(fitted.messages) <= 400
+    assert len(messages[-1].text) > 20_000, "the state keeps everything"
+
+
+def test_the_question_stays_when_its_own_rounds_must_go():
+    messages = turn(1, calls_made=30)[:-1]
+    kept = fit(messages, 60)
+    assert kept[0] == messages[0]
+    assert kept[-2:] == messages[-2:]
+    assert count(kept) <= 60
+
+
+def test_what_cannot_be_cut_is_sent_so_that_the_engine_says_why_not():
+    messages = [HumanMessage("word " * 500)]
+    assert fit(messages, 50) == messages
+
+
+@given(
+    turns=st.lists(st.tuples(st.integers(0, 4), st.integers(0, 40)), min_size=1, max_size=8),
+    cut=st.integers(0, 3),
+    budget=st.integers(10, 400),
+)
+def test_calls_and_their_results_are_never_parted(turns, cut, budget):
+    messages: list[BaseMessage] = [SystemMessage("be kind")]
+    for number, (rounds, words) in enumerate(turns):
+        messages += turn(number, calls_made=rounds, words=words)
+    messages = messages[: len(messages) - cut] if cut < len(messages) - 2 else messages
+    kept = fit(well_formed(messages), budget)
+    results = {m.tool_call_id for m in kept if isinstance(m, ToolMessage)}
+    made = {c["id"] for m in kept if isinstance(m, AIMessage) for c in m.tool_calls}
+    assert results <= made
+    whole = {m.tool_call_id for m in messages if isinstance(m, ToolMessage)}
+    assert made & whole == results
+    assert kept[0] == messages[0]
+    last_question = max(i for i, m in enumerate(messages) if isinstance(m, HumanMessage))
+    assert messages[last_question] in kept
+    assert isinstance(kept[1], HumanMessage)
+
+
+def test_without_a_tokenizer_of_its_own_the_model_is_not_asked(monkeypatch):
+    def refuse(*args: Any) -> Any:
+        raise AssertionError("would fetch a tokenizer from the network")
+
+    monkeypatch.setattr("langchain_core.language_models.base._get_token_ids_default_method", refuse)
+    model = ScriptedModel(script=["ok"])
+    messages = [*turn(1, words=400), *turn(2, words=400), HumanMessage("now?")]
+    assert len(fit(messages, 900, model)) < len(messages)
+
+
+def test_text_beyond_ascii_is_not_underestimated():
+    model = ScriptedModel(script=["ok"])
+    messages = [HumanMessage("漢字" * 400), AIMessage("はい"), HumanMessage("次は")]
+    assert fit(messages, 500, model) == messages[-1:]
+
+
+def test_the_budget_is_the_argument_or_what_the_profile_says():
+    assert token_budget(MODEL, None) is None
+    known = CountingModel(script=["ok"], profile={"max_input_tokens": 2048})
+    assert token_budget(known, None) == 2048
+    assert token_budget(known, 100) == 100
+
+
+def test_trimming_changes_the_request_and_not_the_thread(run):
+    @tool
+    def look(n: int) -> str:
+        """Look."""
+        return "result " * 20
+
+    script = [calls(("look", {"n": i}), ids=[f"l{i}"]) for i in range(6)]
+    model = CountingModel(script=[*script, "done"])
+    graph = build_react_graph(
+        model=model,
+        tools=[look],
+        checkpointer=InMemorySaver(),
+        system_prompt="be kind",
+        max_context_tokens=80,
+        max_repeats=9,
+    )
+    state = run(graph, "go")
+    assert len(state["messages"]) == 14
+    assert all(count(request) + 5 <= 80 for request in model.requests)
+    assert len(model.requests[-1]) < 14
+    assert [m.text for m in model.requests[-1][:2]] == ["be kind", "go"]

@@ -1,0 +1,106 @@
+"""How a tool may be run, as one frozen record per tool.
+
+The record says what is allowed; :mod:`tools.execution` makes it so. A policy travels with its tool in the
+tool's ``metadata``, so that it survives copies and works for any LangChain tool, whoever wrote it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from langchain_core.tools import BaseTool
+
+from tools.errors import ToolPolicyError, ToolTimeoutError
+
+_METADATA_KEY = "tool_policy"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ToolPolicy:
+    """Limits and permissions of one tool.
+
+    Raises:
+        ToolPolicyError: A value is out of range, or two fields contradict each other.
+    """
+
+    timeout: float | None = 60.0
+    """Seconds that one attempt may take; ``None`` for no limit. Async tools are cancelled. A thread cannot be
+    stopped from outside: a sync tool is given up on, and its thread never blocks the end of the process."""
+
+    retries: int = 0
+    """How often a failed call is tried again, when it failed with one of ``retry_on``."""
+
+    retry_on: tuple[type[Exception], ...] = ()
+    """The errors after which trying again makes sense, for example ``(ConnectionError,)``. An attempt that
+    ran into ``timeout`` is tried again only where the tool is idempotent, since it may still take effect."""
+
+    backoff: float = 0.5
+    """Seconds before the first retry; each further one waits twice as long, 30 s at most."""
+
+    idempotent: bool = False
+    """Whether running the same call twice does no harm. After a crash, a call whose outcome is unknown is run
+    again only if this is true."""
+
+    approval: bool = False
+    """Whether a person must approve each call. A call that nobody approved is refused, never run."""
+
+    concurrency: int | None = None
+    """How many calls of tools of this name may run at once in this process; ``None`` for no limit. A sync
+    call that was given up on keeps its place until its thread has really ended."""
+
+    max_output: int = 10_000
+    """Characters of a result that the model sees. What is cut off is kept in the message's artifact."""
+
+    def __post_init__(self) -> None:
+        if self.timeout is not None and not (self.timeout > 0 and math.isfinite(self.timeout)):
+            raise ToolPolicyError(f"timeout={self.timeout!r}: must be positive seconds, or None for no limit")
+        if self.retries < 0:
+            raise ToolPolicyError(f"retries={self.retries!r}: must be 0 or more")
+        if not (self.backoff >= 0 and math.isfinite(self.backoff)):
+            raise ToolPolicyError(f"backoff={self.backoff!r}: must be 0 or more seconds")
+        if self.concurrency is not None and self.concurrency < 1:
+            raise ToolPolicyError(
+                f"concurrency={self.concurrency!r}: must be 1 or more, or None for no limit"
+            )
+        if self.max_output < 200:
+            raise ToolPolicyError(f"max_output={self.max_output!r}: must leave room for a note, at least 200")
+        self._check_retries()
+
+    def _check_retries(self) -> None:
+        for error in self.retry_on:
+            if not (isinstance(error, type) and issubclass(error, Exception)):
+                raise ToolPolicyError(f"retry_on holds {error!r}: must be exception classes")
+        if self.retries and not self.retry_on:
+            raise ToolPolicyError(
+                f"retries={self.retries} without retry_on: name the errors that are worth a retry"
+            )
+        if self.retry_on and not self.retries:
+            raise ToolPolicyError(
+                "retry_on without retries: say how often to try again, for example retries=2"
+            )
+        if ToolTimeoutError in self.retry_on and not self.idempotent:
+            raise ToolPolicyError(
+                "retry_on holds ToolTimeoutError, but the tool is not idempotent: the first attempt may "
+                "still take effect. Set idempotent=True if that does no harm"
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as plain JSON values; errors are given by name."""
+        return asdict(self) | {"retry_on": [error.__name__ for error in self.retry_on]}
+
+
+DEFAULT_POLICY = ToolPolicy()
+"""What holds for a tool that says nothing about itself."""
+
+
+def policy_of(tool: BaseTool) -> ToolPolicy:
+    """The policy that travels with ``tool``; the default policy if it has none."""
+    policy = (tool.metadata or {}).get(_METADATA_KEY)
+    return policy if isinstance(policy, ToolPolicy) else DEFAULT_POLICY
+
+
+def with_policy(tool: BaseTool, policy: ToolPolicy) -> BaseTool:
+    """A copy of any LangChain tool that carries ``policy``; the original is left as it is."""
+    return tool.model_copy(update={"metadata": {**(tool.metadata or {}), _METADATA_KEY: policy}})
