@@ -13,8 +13,8 @@ from vllm_server import VLLMServer, serve
 from agent import ChatVLLM
 from agent.catalogue.embedded import embedded_model
 
-# How long an example takes says nothing on a machine that others use too. What decides whether a change may land
-# looks at the same examples each time; new ones are looked for at the desk.
+# How long an example takes says nothing on a machine that others use too. What decides whether a change may
+# land looks at the same examples each time; new ones are looked for at the desk.
 settings.register_profile("patient", deadline=None, derandomize="CI" in os.environ)
 settings.load_profile("patient")
 
