@@ -1,10 +1,11 @@
-"""What every engine is: one small protocol that speaks OpenAI chat completions.
+"""What every engine is: one small protocol that speaks OpenAI chat completions and completions.
 
 One wire form for all engines means that the converters between LangChain and a model exist once, in
 :mod:`agent.chat`, and that everything above an engine ignores which one it holds. The form is that of
 vLLM's server (https://docs.vllm.ai/en/stable/serving/openai_compatible_server.html): a request is the JSON
 body of ``POST /v1/chat/completions`` with vLLM's extra fields at the top level, a response is the JSON
-object of the answer, and a stream gives its ``chat.completion.chunk`` objects.
+object of the answer, and a stream gives its ``chat.completion.chunk`` objects. Plain texts are continued in
+the form of ``POST /v1/completions`` in the same way.
 """
 
 from __future__ import annotations
@@ -16,10 +17,10 @@ from typing import Any, Protocol, TypeAlias, runtime_checkable
 from agent.engines.loop import EngineLoop
 
 Request: TypeAlias = Mapping[str, Any]
-"""The JSON body of a chat-completions request."""
+"""The JSON body of a chat-completions request, or of a completions request."""
 
 Response: TypeAlias = dict[str, Any]
-"""The JSON object of a chat-completions answer, or one chunk of a stream."""
+"""The JSON object of an answer, or one chunk of a stream."""
 
 StageCallback: TypeAlias = Callable[[str], None]
 """Called with the stage that an engine's start has reached: ``"importing"``, ``"loading"``, …"""
@@ -96,8 +97,27 @@ class Engine(Protocol):
         """
         ...
 
+    async def complete(self, request: Request) -> Response:
+        """Continue the text ``prompt`` whole, without a chat template: a completions request.
+
+        Raises:
+            RequestError, EngineDeadError, EngineClosedError: As :meth:`chat`.
+        """
+        ...
+
+    def stream_complete(self, request: Request) -> AsyncIterator[Response]:
+        """Continue the text ``prompt`` in chunks; closing the iterator frees the request's slot.
+
+        Raises:
+            RequestError, EngineDeadError, EngineClosedError: As :meth:`chat`.
+        """
+        ...
+
     async def render(self, request: Request) -> list[int]:
         """Return the token ids of the prompt that this request would be given, without running it.
+
+        A request with ``messages`` is rendered by the chat template; one with ``prompt`` is tokenized as it
+        stands, whatever its length.
 
         Raises:
             RequestError: The engine refuses this request, or cannot tell.

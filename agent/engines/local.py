@@ -171,6 +171,20 @@ class LocalEngine:
                 async for chunk in chunks:
                     yield chunk
 
+    async def complete(self, request: Request) -> Response:
+        """Continue one text whole; see :class:`agent.engines.base.Engine`."""
+        server = await self._ready()
+        with self._watched():
+            return await server.complete(request)
+
+    async def stream_complete(self, request: Request) -> AsyncIterator[Response]:
+        """Continue one text in chunks; see :class:`agent.engines.base.Engine`."""
+        server = await self._ready()
+        with self._watched():
+            async with aclosing(server.stream_complete(request)) as chunks:
+                async for chunk in chunks:
+                    yield chunk
+
     async def render(self, request: Request) -> list[int]:
         """Return the token ids of the prompt; see :class:`agent.engines.base.Engine`."""
         return await (await self._ready()).render(request)

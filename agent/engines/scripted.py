@@ -122,6 +122,37 @@ class ScriptedEngine:
         yield {**common, "choices": [{"index": 0, "delta": {}, "finish_reason": _finish_reason(reply)}]}
         yield {**common, "choices": [], "usage": _usage(request, reply)}
 
+    async def complete(self, request: Request) -> Response:
+        """Continue a text with the next item of the script, or the next ``n``; each word is a certain token."""
+        await self.start()
+        replies = [await self._next(request) for _ in range(request.get("n") or 1)]
+        choices = [
+            {
+                "index": index,
+                "text": reply.content,
+                "finish_reason": _finish_reason(reply),
+                **({"logprobs": _certain(reply)} if request.get("logprobs") is not None else {}),
+            }
+            for index, reply in enumerate(replies)
+        ]
+        return {
+            "id": f"cmpl-scripted-{self._prefix}-{next(self._numbers)}",
+            "object": "text_completion",
+            "model": "scripted",
+            "choices": choices,
+            "usage": _usage(request, *replies),
+        }
+
+    async def stream_complete(self, request: Request) -> AsyncIterator[Response]:
+        """Continue a text with the next item of the script, word by word."""
+        whole = await self.complete({**request, "n": 1})
+        [choice], usage = whole.pop("choices"), whole.pop("usage")
+        for word in _words(choice["text"]):
+            await asyncio.sleep(0)
+            yield {**whole, "choices": [{"index": 0, "text": word, "finish_reason": None}]}
+        yield {**whole, "choices": [{**choice, "text": ""}]}
+        yield {**whole, "choices": [], "usage": usage}
+
     async def render(self, request: Request) -> list[int]:
         """Count words in the place of tokens."""
         return list(range(_count(request)))
@@ -167,12 +198,25 @@ def _words(text: str) -> list[str]:
     return [piece if i == 0 else f" {piece}" for i, piece in enumerate(pieces)] if text else []
 
 
+def _certain(reply: Reply) -> dict[str, Any]:
+    words = _words(reply.content)
+    return {
+        "tokens": words,
+        "token_logprobs": [0.0] * len(words),
+        "top_logprobs": [{word: 0.0} for word in words],
+        "text_offset": [0, *itertools.accumulate(map(len, words))][: len(words)],
+    }
+
+
 def _count(request: Request) -> int:
+    if "prompt" in request:
+        return len(str(request["prompt"]).split())
     return sum(len(str(message.get("content") or "").split()) for message in request["messages"])
 
 
-def _usage(request: Request, reply: Reply) -> dict[str, int]:
-    prompt, completion = _count(request), len(reply.content.split()) + len(reply.reasoning.split())
+def _usage(request: Request, *replies: Reply) -> dict[str, int]:
+    prompt = _count(request)
+    completion = sum(len(reply.content.split()) + len(reply.reasoning.split()) for reply in replies)
     return {
         "prompt_tokens": prompt,
         "completion_tokens": completion,

@@ -39,9 +39,9 @@ def remote_model(vllm_server: VLLMServer) -> Iterator[ChatVLLM]:
 @pytest.fixture(scope="module")
 def local_model(request: pytest.FixtureRequest) -> Iterator[ChatVLLM]:
     """The model in this process, with the number format of the server: others round differently."""
-    from agent.engines.inprocess import _with_platform_defaults
+    from agent.engines.inprocess import with_platform_defaults
 
-    if _with_platform_defaults({}).get("dtype") == "float32":
+    if with_platform_defaults({}).get("dtype") == "float32":
         yield request.getfixturevalue("real_model")
         return
     small = {"kv_cache_memory_bytes": 512 << 20}

@@ -20,6 +20,9 @@ from agent.errors import ConfigurationError
 CHAT = "chat/completions"
 """Path of the one route that every such server has."""
 
+COMPLETIONS = "completions"
+"""Path of the route that continues plain texts."""
+
 _CONNECT_SECONDS = 10.0
 _LONGEST_WAIT = 60.0  # a server that asks for more patience is reported instead
 _IDLE_SECONDS = 3.0  # vLLM drops idle connections after 5: one that it is just dropping is never used

@@ -19,6 +19,7 @@ from agent.engines.base import EngineInfo, Request, Response
 from agent.engines.loop import EngineLoop
 from agent.engines.remote.connection import (
     CHAT,
+    COMPLETIONS,
     Connection,
     ConnectionFailure,
     LostError,
@@ -48,6 +49,14 @@ _VLLM_FIELDS: Mapping[str, Any] = {
     "structured_outputs": None,
     "chat_template_kwargs": None,
     "prompt_logprobs": None,
+    "use_beam_search": False,
+    "length_penalty": None,
+    "min_tokens": 0,
+    "stop_token_ids": None,
+    "bad_words": None,
+    "skip_special_tokens": True,
+    "include_stop_str_in_output": False,
+    "add_special_tokens": True,
 }
 
 # Fields that change the prompt.
@@ -140,23 +149,37 @@ class RemoteEngine:
 
     async def chat(self, request: Request) -> Response:
         """Answer one request whole; see :class:`agent.engines.base.Engine`."""
+        return await self._whole(CHAT, request)
+
+    async def complete(self, request: Request) -> Response:
+        """Continue one text whole; see :class:`agent.engines.base.Engine`."""
+        return await self._whole(COMPLETIONS, request)
+
+    def stream_chat(self, request: Request) -> AsyncIterator[Response]:
+        """Answer one request in chunks; see :class:`agent.engines.base.Engine`."""
+        return self._streamed(CHAT, request)
+
+    def stream_complete(self, request: Request) -> AsyncIterator[Response]:
+        """Continue one text in chunks; see :class:`agent.engines.base.Engine`."""
+        return self._streamed(COMPLETIONS, request)
+
+    async def _whole(self, path: str, request: Request) -> Response:
         body = await self._body(request)
         try:
-            answer = await self._connection.json("POST", CHAT, {**body, "stream": False})
+            answer = await self._connection.json("POST", path, {**body, "stream": False})
         except ConnectionFailure as error:
             raise await self._meaning(error, body) from error
         if not isinstance(answer, dict) or not isinstance(answer.get("choices"), list):
             raise self._strange(answer)
         return answer
 
-    async def stream_chat(self, request: Request) -> AsyncIterator[Response]:
-        """Answer one request in chunks; see :class:`agent.engines.base.Engine`."""
+    async def _streamed(self, path: str, request: Request) -> AsyncIterator[Response]:
         # The usage comes with the last chunk, as OpenAI's clients ask for it.
         options = {"stream": True, "stream_options": {"include_usage": True}}
         body = {**await self._body(request), **options}
         ended = False
         try:
-            async with aclosing(self._connection.events(CHAT, body)) as events:
+            async with aclosing(self._connection.events(path, body)) as events:
                 async for data in events:  # read to the end, so that the connection can be used again
                     if data == "[DONE]":
                         ended = True
@@ -179,6 +202,8 @@ class RemoteEngine:
         fields = (
             "model",
             "messages",
+            "prompt",
+            "add_special_tokens",
             "chat_template_kwargs",
             "add_generation_prompt",
             "continue_final_message",

@@ -63,8 +63,18 @@ class TextToolEngine:
         finally:
             await source.aclose()  # type: ignore[attr-defined]  # an async generator: frees the slot now
 
+    async def complete(self, request: Request) -> Response:
+        """Continue one text whole, which has no tools; see :class:`agent.engines.base.Engine`."""
+        return await self._engine.complete(request)
+
+    def stream_complete(self, request: Request) -> AsyncIterator[Response]:
+        """Continue one text in chunks; see :class:`agent.engines.base.Engine`."""
+        return self._engine.stream_complete(request)
+
     async def render(self, request: Request) -> list[int]:
         """Return the token ids of the prompt; see :class:`agent.engines.base.Engine`."""
+        if "prompt" in request:
+            return await self._engine.render(request)
         tools = request.get("tools") or ()
         messages = call_prompt(request["messages"], tools) if tools else answer_prompt(request["messages"])
         return await self._engine.render(_plain(request, messages))

@@ -1,0 +1,203 @@
+"""vLLM's OpenAI serving layer on a core in this process, called without HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import json
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Any
+from unittest.mock import patch
+
+from starlette.datastructures import State
+from vllm.engine.arg_utils import AsyncEngineArgs
+from vllm.entrypoints.launchers.api_server.app_state import init_app_state
+from vllm.entrypoints.launchers.cli_args import make_arg_parser
+from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
+from vllm.entrypoints.openai.completion.protocol import CompletionRequest
+from vllm.entrypoints.serve.engine.protocol import ErrorResponse
+from vllm.entrypoints.serve.exception_handling.error_response import create_error_response
+from vllm.entrypoints.serve.tokenize.protocol import TokenizeCompletionRequest
+from vllm.usage.usage_lib import UsageContext
+from vllm.utils.argparse_utils import FlexibleArgumentParser
+from vllm.v1.engine.async_llm import AsyncLLM
+from vllm.v1.engine.core_client import EngineCoreClient
+
+from agent.engines.base import Request, Response, StageCallback
+from agent.engines.inprocess.core import ThreadCoreClient
+from agent.engines.inprocess.platform import with_platform_defaults
+from agent.errors import AgentError, EngineDeadError, EngineError, RequestError
+
+
+@dataclasses.dataclass(frozen=True)
+class LoadedModel:
+    """What is known of a model once it is loaded."""
+
+    max_model_len: int
+    """Tokens of prompt and answer together."""
+
+    chat_template: str | None
+    """Jinja source of the tokenizer's chat template."""
+
+    control_tokens: tuple[str, ...]
+    """Texts that the tokenizer turns into single control tokens, longest first."""
+
+
+class InProcessServer:
+    """vLLM's OpenAI serving layer over a core in this process, without HTTP.
+
+    Must be started and used on one running event loop.
+    """
+
+    def __init__(self) -> None:
+        self._state = State()
+        self._llm: AsyncLLM | None = None
+
+    def load(self, engine_args: dict[str, Any], on_stage: StageCallback) -> LoadedModel:
+        """Load the model and warm it up; blocks the loop, which nothing else uses yet."""
+        on_stage("loading")
+        args = AsyncEngineArgs(**with_platform_defaults(engine_args))
+        config = args.create_engine_config(UsageContext.ENGINE_CONTEXT)
+
+        def make_client(vllm_config: Any, executor_class: Any, log_stats: bool, **_: Any) -> ThreadCoreClient:
+            return ThreadCoreClient(vllm_config, executor_class, log_stats, on_stage)
+
+        with patch.object(EngineCoreClient, "make_async_mp_client", staticmethod(make_client)):
+            self._llm = AsyncLLM.from_vllm_config(config, disable_log_stats=args.disable_log_stats)
+        tokenizer = self._llm.renderer.tokenizer
+        special = set(getattr(tokenizer, "all_special_tokens", ()))
+        added = getattr(tokenizer, "added_tokens_decoder", {})
+        special.update(str(token) for token in added.values() if getattr(token, "special", False))
+        return LoadedModel(
+            max_model_len=config.model_config.max_model_len,
+            chat_template=_template_text(getattr(tokenizer, "chat_template", None)),
+            control_tokens=tuple(sorted(special, key=lambda token: (-len(token), token))),
+        )
+
+    async def serve(self, engine_args: dict[str, Any], frontend_args: dict[str, Any]) -> None:
+        """Put vLLM's OpenAI serving layer on the loaded model."""
+        assert self._llm is not None
+        namespace = make_arg_parser(FlexibleArgumentParser()).parse_args([])
+        for name, value in {**engine_args, **frontend_args}.items():
+            setattr(namespace, name, value)
+        # The serving layer reads it from here, where its own command line would have put it.
+        namespace.structured_outputs_config.reasoning_parser = engine_args.get("reasoning_parser") or ""
+        await init_app_state(self._llm, self._state, namespace, await self._llm.get_supported_tasks())
+
+    async def chat(self, request: Request) -> Response:
+        """Answer one chat request whole."""
+        answer = await self._chat({**request, "stream": False})
+        return answer.model_dump(mode="json", exclude_none=True)  # type: ignore[no-any-return]
+
+    async def stream_chat(self, request: Request) -> AsyncGenerator[Response]:
+        """Answer one chat request in chunks."""
+        async with aclosing(self._chunks(await self._chat({**request, **_STREAMED}))) as chunks:
+            async for chunk in chunks:
+                yield chunk
+
+    async def complete(self, request: Request) -> Response:
+        """Continue one text whole."""
+        answer = await self._complete({**request, "stream": False})
+        return answer.model_dump(mode="json", exclude_none=True)  # type: ignore[no-any-return]
+
+    async def stream_complete(self, request: Request) -> AsyncGenerator[Response]:
+        """Continue one text in chunks."""
+        async with aclosing(self._chunks(await self._complete({**request, **_STREAMED}))) as chunks:
+            async for chunk in chunks:
+                yield chunk
+
+    async def _chunks(self, stream: AsyncGenerator[str]) -> AsyncGenerator[Response]:
+        try:
+            async for event in stream:
+                data = event.removeprefix("data: ").strip()
+                if data == "[DONE]":
+                    return
+                chunk = json.loads(data)
+                if "error" in chunk:
+                    raise self._failure(chunk["error"].get("message", data), chunk["error"].get("code"))
+                yield chunk
+        finally:
+            await stream.aclose()
+
+    async def render(self, request: Request) -> list[int]:
+        """Return the token ids of the prompt: of a conversation, or of a text of any length."""
+        if "prompt" in request:
+            question = {name: request[name] for name in ("prompt", "add_special_tokens") if name in request}
+            wanted = _validated(TokenizeCompletionRequest, question)
+            tokenized = await self._translate(self._state.serving_tokenization.create_tokenize(wanted, None))
+            return list(tokenized.tokens)
+        rendered = await self._translate(
+            self._state.openai_serving_chat.render_chat_request(_validated(ChatCompletionRequest, request))
+        )
+        _, inputs = rendered
+        return list(inputs[0]["prompt_token_ids"])
+
+    async def _chat(self, request: dict[str, Any]) -> Any:
+        serving = self._generating(self._state.openai_serving_chat)
+        return await self._translate(
+            serving.create_chat_completion(_validated(ChatCompletionRequest, request))
+        )
+
+    async def _complete(self, request: dict[str, Any]) -> Any:
+        serving = self._generating(self._state.openai_serving_completion)
+        return await self._translate(serving.create_completion(_validated(CompletionRequest, request)))
+
+    @staticmethod
+    def _generating(serving: Any) -> Any:
+        if serving is None:
+            msg = "this model does not generate text; it is a pooling model"
+            raise RequestError(msg)
+        return serving
+
+    async def _translate(self, call: Any) -> Any:
+        """Await one call of the serving layer; its errors become ours."""
+        try:
+            result = await call
+        except Exception as error:
+            if isinstance(error, AgentError):
+                raise
+            # As its HTTP server does it, vLLM's serving layer would answer with this.
+            answer = create_error_response(error).error
+            raise self._failure(answer.message, answer.code) from error
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():  # the serving layer turns this into an answer
+            raise asyncio.CancelledError
+        if isinstance(result, ErrorResponse):
+            raise self._failure(result.error.message, result.error.code)
+        return result
+
+    def _failure(self, message: str, status: int | None) -> EngineError:
+        if self._llm is None or self._llm.errored:
+            return EngineDeadError(_DEAD)
+        if status is None or status < 500:
+            return RequestError(message)
+        return EngineError(f"vLLM failed on this request: {message}")
+
+    def shutdown(self) -> None:
+        """Stop the core and free its memory."""
+        llm, self._llm = self._llm, None
+        self._state = State()  # drops the serving layer, and with it the last references to the model
+        if llm is not None:
+            llm.shutdown()
+
+
+_DEAD = "the engine died while this request was running; the next call starts a fresh one"
+
+
+# The usage comes with the last chunk, as OpenAI's clients ask for it.
+_STREAMED = {"stream": True, "stream_options": {"include_usage": True}}
+
+
+def _validated(form: Any, request: Request) -> Any:
+    try:
+        return form.model_validate(dict(request))
+    except ValueError as error:
+        raise RequestError(f"vLLM refuses the request: {error}") from error
+
+
+def _template_text(template: Any) -> str | None:
+    # A tokenizer may carry several named templates; vLLM takes "default" unless told otherwise.
+    if isinstance(template, dict):
+        template = template.get("default")
+    return template if isinstance(template, str) else None
