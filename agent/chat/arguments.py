@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, Literal
 
 from langchain_core.language_models.chat_models import BaseChatModel
-from pydantic import ConfigDict, Field, SecretStr, ValidationError
+from pydantic import ConfigDict, Field, SecretStr, model_validator
 
+from agent.chat.opening import REMOTE_FIELDS, EngineChoice, key_from_environment
 from agent.engines.base import Engine, StageCallback
-from agent.engines.config import EngineConfig, configured_context
-from agent.engines.local import open_engine
-from agent.errors import ConfigurationError
+from agent.engines.config import configured_context
 
 SAMPLING_FIELDS = (
     "temperature",
@@ -26,18 +24,14 @@ SAMPLING_FIELDS = (
     "ignore_eos",
     "logprobs",
 )
-# What a server decides when it starts, and cannot be told by a client.
-_SERVER_FIELDS = (
+# What the engine is started with; a server has decided it, and cannot be told by a client.
+_LOCAL_FIELDS = (
     *("tool_parser", "reasoning_parser", "chat_template", "tensor_parallel_size", "dtype", "download_dir"),
-    *("trust_remote_code", "gpu_memory_utilization", "max_model_len", "vllm_kwargs"),
+    *("trust_remote_code", "gpu_memory_utilization", "max_model_len"),
 )
+# What makes up an engine, and comes from `llm` where that is given.
+_ENGINE_FIELDS = {*_LOCAL_FIELDS, *REMOTE_FIELDS, "model", "base_url", "engine", "vllm_kwargs"}
 _EMBEDDED_CONTEXT = 8192  # SmolLM2-135M-Instruct
-_REMOTE_FIELDS = ("api_key", "timeout", "max_retries")
-
-
-def _key_from_environment() -> SecretStr | None:
-    key = os.environ.get("VLLM_API_KEY")
-    return SecretStr(key) if key else None
 
 
 class ChatArguments(BaseChatModel):
@@ -47,6 +41,10 @@ class ChatArguments(BaseChatModel):
         arbitrary_types_allowed=True, extra="forbid", protected_namespaces=(), populate_by_name=True
     )
 
+    llm: Any = Field(default=None, exclude=True, repr=False)
+    """A :class:`agent.VLLM` whose engine and settings this model shares; sampling arguments that are given
+    here as well come first."""
+
     model: str | None = None
     """Hub id or local directory, None for the embedded model; with ``base_url`` the name under which the
     server serves it, None where it serves one only."""
@@ -54,7 +52,7 @@ class ChatArguments(BaseChatModel):
     base_url: str | None = None
     """A server's address, for example ``http://localhost:8000/v1``."""
 
-    api_key: SecretStr | None = Field(default_factory=_key_from_environment)
+    api_key: SecretStr | None = Field(default_factory=key_from_environment)
     """The server's key; by default that of the environment variable ``VLLM_API_KEY``."""
 
     timeout: float = Field(default=600.0, gt=0)
@@ -138,6 +136,21 @@ class ChatArguments(BaseChatModel):
     on_stage: StageCallback | None = Field(default=None, exclude=True, repr=False)
     """Called with each stage of the engine's start."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _take_from_llm(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or (llm := values.get("llm")) is None:
+            return values
+        from agent.chat.text import VLLM
+
+        if not isinstance(llm, VLLM):
+            msg = f"llm must be an agent.VLLM, whose engine can be shared, got {type(llm).__name__}"
+            raise ValueError(msg)
+        if twice := sorted(name for name in _ENGINE_FIELDS & values.keys() if values[name] is not None):
+            msg = f"llm= brings its engine with it; give {', '.join(twice)} to the VLLM"
+            raise ValueError(msg)
+        return {**llm.chat_arguments(), **values}
+
     def _context_length(self) -> int | None:
         """Return the model's context in tokens where it can be known without starting the engine."""
         if self.max_model_len is not None:
@@ -147,80 +160,13 @@ class ChatArguments(BaseChatModel):
         return _EMBEDDED_CONTEXT if self.model is None else configured_context(self.model)
 
     def _opener(self) -> Callable[[], Engine]:
-        if (given := self.engine) is not None:
-            for name in ("model", "base_url"):
-                if (other := getattr(self, name)) is not None:
-                    msg = f"give either {name}= or engine=, not both ({name}={other!r})"
-                    raise ConfigurationError(msg)
-            return lambda: given
-        if self.base_url is not None:
-            return self._remote_opener(self.base_url)
-        if alone := self._given(_REMOTE_FIELDS):
-            msg = f"{', '.join(alone)} goes to a server: give base_url= too"
-            raise ConfigurationError(msg)
-        if self.model is None:
-            # Its weights are exact in float32 alone, and it answers the same on every machine.
-            dtype = "float32" if self.dtype == "auto" else self.dtype
-            return lambda: open_engine(self._engine_config(_embedded(), dtype), on_stage=self.on_stage)
-        config = self._engine_config(self.model, self.dtype)
-        return lambda: open_engine(config, on_stage=self.on_stage)
-
-    def _remote_opener(self, base_url: str) -> Callable[[], Engine]:
-        if useless := self._given(_SERVER_FIELDS):
-            msg = (
-                f"{', '.join(useless)} is decided by the server when it starts; leave it out together with "
-                f"base_url={base_url!r}, and give it to the server"
-            )
-            raise ConfigurationError(msg)
-
-        from agent.engines.remote import RemoteEngine
-
-        engine = RemoteEngine(
-            base_url,
-            api_key=self.api_key,
+        return EngineChoice(
             model=self.model,
-            timeout=self.timeout,
-            max_retries=self.max_retries,
-        )
-        return lambda: engine
-
-    def _given(self, names: Sequence[str]) -> list[str]:
-        """Which of these arguments the caller gave, other than as None."""
-        return [name for name in names if name in self.model_fields_set and getattr(self, name) is not None]
-
-    def _engine_config(self, model: str, dtype: str) -> EngineConfig:
-        named = {
-            "tensor_parallel_size": self.tensor_parallel_size,
-            "dtype": dtype,
-            "download_dir": self.download_dir,
-            "trust_remote_code": self.trust_remote_code,
-            "gpu_memory_utilization": self.gpu_memory_utilization,
-            "max_model_len": self.max_model_len,
-        }
-        if twice := sorted(named.keys() & self.vllm_kwargs.keys()):
-            msg = f"give {twice[0]}= directly, not in vllm_kwargs (value {self.vllm_kwargs[twice[0]]!r})"
-            raise ConfigurationError(msg)
-        return EngineConfig.create(
-            model,
-            tool_parser=self.tool_parser,
-            reasoning_parser=self.reasoning_parser,
-            chat_template=self.chat_template,
-            **named,
-            **self.vllm_kwargs,
-        )
-
-
-def _embedded() -> str:
-    from agent.catalogue.embedded import embedded_model
-
-    return str(embedded_model())
-
-
-def explain(error: ValidationError) -> str:
-    """Say in one line which arguments are wrong, with their values."""
-    lines = []
-    for problem in error.errors():
-        name = ".".join(str(part) for part in problem["loc"]) or "arguments"
-        value = "***" if name == "api_key" else repr(problem.get("input"))
-        lines.append(f"{name}={value}: {problem['msg']}")
-    return "ChatVLLM cannot be built: " + "; ".join(lines)
+            base_url=self.base_url,
+            engine=self.engine,
+            remote={name: getattr(self, name) for name in REMOTE_FIELDS},
+            local={name: getattr(self, name) for name in _LOCAL_FIELDS},
+            vllm_kwargs=self.vllm_kwargs,
+            given=[name for name in self.model_fields_set if getattr(self, name) is not None],
+            on_stage=self.on_stage,
+        ).opener()

@@ -13,7 +13,8 @@ from langchain_core.runnables import Runnable
 from langchain_core.tools import BaseTool
 from pydantic import PrivateAttr, ValidationError
 
-from agent.chat.arguments import SAMPLING_FIELDS, ChatArguments, explain
+from agent.chat.arguments import SAMPLING_FIELDS, ChatArguments
+from agent.chat.opening import explain
 from agent.chat.requests import sampling, wire_messages, wire_tool_choice, wire_tools
 from agent.chat.responses import ChunkConverter, chat_result
 from agent.chat.session import Session

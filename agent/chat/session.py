@@ -1,4 +1,4 @@
-"""A chat model's hold on its engine: opened on first use, shared, given back once.
+"""A model's hold on its engine: opened on first use, shared, given back once.
 
 All copies of a model (``bind_tools``, ``with_config``, …) share one session.
 """
@@ -56,16 +56,20 @@ class Session:
         """The engine's own loop."""
         return self.engine().loop
 
+    async def started(self) -> tuple[Engine, EngineInfo]:
+        """Start the engine and return it with what is known of it. Must run on the engine's loop."""
+        engine = self.engine()
+        if not engine.loop.is_current:
+            msg = "the engine died while this call was on its way; the next call starts a fresh one"
+            raise EngineDeadError(msg)
+        return engine, await engine.start()
+
     async def ready(self) -> tuple[Engine, EngineInfo, str]:
         """Start the engine and return it with tool calling, what is known of it, and the protocol's name.
 
         Must run on the engine's loop.
         """
-        engine = self.engine()
-        if not engine.loop.is_current:
-            msg = "the engine died while this call was on its way; the next call starts a fresh one"
-            raise EngineDeadError(msg)
-        info = await engine.start()
+        engine, info = await self.started()
         protocol = self._protocol
         if protocol == "auto":
             protocol = "native" if info.tool_parser else "text"

@@ -123,7 +123,7 @@ class ScriptedEngine:
         yield {**common, "choices": [], "usage": _usage(request, reply)}
 
     async def complete(self, request: Request) -> Response:
-        """Continue a text with the next item of the script, or the next ``n``; each word is a certain token."""
+        """Continue a text with the next item of the script, or the next ``n``; a word is a certain token."""
         await self.start()
         replies = [await self._next(request) for _ in range(request.get("n") or 1)]
         choices = [

@@ -67,6 +67,7 @@ def test_imports_run_one_way(name: str, path: Path) -> None:
         ("vllm", ("agent.engines.inprocess",)),
         ("torch", ("agent.engines.inprocess",)),
         ("transformers", ()),
+        ("langchain_community", ("agent.chat.text",)),
         ("httpx", ("agent.engines.remote",)),
         ("sqlalchemy", ("agent.persistence",)),
         ("click", ("agent.cli",)),
@@ -99,6 +100,7 @@ def test_importing_the_packages_loads_nothing_heavy() -> None:
     code = (
         "import sys, agent, agent.engines, tools, graphs\n"
         "heavy = {'torch', 'vllm', 'transformers', 'sqlalchemy', 'langchain_core.tools', 'rich'}\n"
+        "heavy |= {'langchain_community'}\n"
         "print(sorted(heavy & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)

@@ -14,7 +14,7 @@ from agent import errors
 ROOT = Path(__file__).parents[2]
 
 EXPORTS = {
-    "agent": ["ChatVLLM", "ConversationStore", "create_vllm_chat_model", "open_checkpointer"],
+    "agent": ["ChatVLLM", "ConversationStore", "VLLM", "create_vllm_chat_model", "open_checkpointer"],
     "agent.engines": [
         "Engine",
         "EngineConfig",
