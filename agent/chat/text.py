@@ -116,8 +116,8 @@ class VLLM(CommunityVLLM):  # type: ignore[misc]  # langchain-community is untyp
     def __init__(self, **arguments: Any) -> None:
         if unknown := sorted(arguments.keys() - type(self).model_fields.keys()):
             msg = (
-                f"VLLM has no argument {unknown[0]!r} (value {arguments[unknown[0]]!r}); an argument of vLLM's "
-                f"engine goes into vllm_kwargs={{{unknown[0]!r}: …}}"
+                f"VLLM has no argument {unknown[0]!r} (value {arguments[unknown[0]]!r}); an argument of "
+                f"vLLM's engine goes into vllm_kwargs={{{unknown[0]!r}: …}}"
             )
             raise ConfigurationError(msg)
         try:

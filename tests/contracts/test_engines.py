@@ -19,6 +19,7 @@ from agent.errors import EngineClosedError, RequestError
 
 QUESTION = {"role": "user", "content": "Name three colours."}
 GREEDY = {"messages": [QUESTION], "temperature": 0.0, "max_tokens": 12}
+TEXT = {"prompt": "1 2 3 4 5 6 7 8", "temperature": 0.0, "max_tokens": 8}
 ENDLESS = {**GREEDY, "max_tokens": 4000, "ignore_eos": True}
 PATIENCE = 60.0  # seconds; on an idle machine all of this takes milliseconds
 
@@ -178,6 +179,79 @@ def test_render_gives_the_tokens_of_the_prompt(case: Case) -> None:
     assert len(tokens) == case.chat(GREEDY)["usage"]["prompt_tokens"]
 
 
+# -- plain texts --------------------------------------------------------------------------------------------
+
+
+def test_a_text_is_continued(case: Case) -> None:
+    response = case.engine.loop.run(case.engine.complete(TEXT))
+    [choice] = response["choices"]
+    assert choice["index"] == 0
+    assert choice["finish_reason"] in ("stop", "length")
+    assert choice.get("logprobs") is None
+    usage = response["usage"]
+    assert usage["prompt_tokens"] == len(case.engine.loop.run(case.engine.render(TEXT)))
+    assert usage["total_tokens"] == usage["prompt_tokens"] + usage["completion_tokens"]
+    if case.real:  # a chat template would have the model talk about the numbers
+        assert choice["text"].startswith(" 9 10")
+    else:
+        assert choice["text"] == "Red, green and blue."
+
+
+def test_a_streamed_text_is_the_whole_text(case: Case) -> None:
+    whole = case.engine.loop.run(case.engine.complete(TEXT))
+    chunks = list(case.engine.loop.iterate(case.engine.stream_complete(TEXT)))
+    parts = [choice for chunk in chunks for choice in chunk["choices"]]
+    assert len(parts) > 3
+    assert "".join(part["text"] for part in parts) == whole["choices"][0]["text"]
+    reasons = [part.get("finish_reason") for part in parts]
+    assert reasons[-1] == whole["choices"][0]["finish_reason"]
+    assert not any(reasons[:-1])
+    assert chunks[-1]["usage"]["completion_tokens"] == whole["usage"]["completion_tokens"]
+
+
+def test_several_texts_have_their_tokens_with_likelihoods(case: Case) -> None:
+    wanted = {**TEXT, "temperature": 1.0, "n": 2, "logprobs": 1}
+    response = case.engine.loop.run(case.engine.complete(wanted))
+    assert [choice["index"] for choice in response["choices"]] == [0, 1]
+    for choice in response["choices"]:
+        logprobs = choice["logprobs"]
+        assert len({len(logprobs[name]) for name in ("tokens", "token_logprobs", "top_logprobs")}) == 1
+        assert all(value <= 0 for value in logprobs["token_logprobs"])
+        if not case.real:
+            assert "".join(logprobs["tokens"]) == choice["text"]
+
+
+def test_a_text_longer_than_the_context_has_tokens_and_no_continuation(real_case: Case) -> None:
+    long = {**TEXT, "prompt": " word" * 9000}
+    assert len(real_case.engine.loop.run(real_case.engine.render(long))) == 9000
+    with pytest.raises(RequestError, match="8192"):
+        real_case.engine.loop.run(real_case.engine.complete(long))
+    with pytest.raises(RequestError, match="8192"):
+        list(real_case.engine.loop.iterate(real_case.engine.stream_complete(long)))
+
+
+def test_leaving_a_streamed_text_frees_its_slot(real_case: Case) -> None:
+    endless = {**TEXT, "max_tokens": 4000, "ignore_eos": True}
+    stream = real_case.engine.loop.iterate(real_case.engine.stream_complete(endless))
+    next(stream)
+    assert real_case.running() == 1
+    stream.close()
+    real_case.wait_until_idle()
+
+
+async def test_cancelling_a_text_frees_its_slot(real_case: Case) -> None:
+    for how in (
+        {"max_tokens": 4000, "ignore_eos": True},
+        {"use_beam_search": True, "n": 4, "max_tokens": 4000},
+    ):
+        call = asyncio.create_task(real_case.engine.loop.arun(real_case.engine.complete({**TEXT, **how})))
+        await wait_until_busy(real_case)
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        await asyncio.to_thread(real_case.wait_until_idle)
+
+
 # -- refusals -----------------------------------------------------------------------------------------------
 
 
@@ -296,11 +370,14 @@ def test_a_closed_engine_says_so(case: Case) -> None:
     engine.close()
     engine.close()
     assert engine.closed
-    for call in (engine.start, lambda: engine.chat(GREEDY), lambda: engine.render(GREEDY)):
+    calls = (engine.start, lambda: engine.chat(GREEDY), lambda: engine.complete(TEXT))
+    for call in (*calls, lambda: engine.render(GREEDY)):
         with pytest.raises(EngineClosedError):
             engine.loop.run(call())
     with pytest.raises(EngineClosedError):
         list(engine.loop.iterate(engine.stream_chat(GREEDY)))
+    with pytest.raises(EngineClosedError):
+        list(engine.loop.iterate(engine.stream_complete(TEXT)))
     with pytest.raises(EngineClosedError):
         asyncio.run(engine.loop.arun(engine.chat(GREEDY)))
 

@@ -1,6 +1,6 @@
-"""The internals of vLLM that `agent/engines/inprocess.py` rests on are where they were.
+"""The internals of vLLM that `agent/engines/inprocess` rests on are where they were.
 
-When one of these fails after an upgrade of vLLM, read what moved, change `inprocess.py`, then this list.
+When one of these fails after an upgrade of vLLM, read what moved, change that package, then this list.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import pytest
 
 from agent.engines.families import _MARKS
 
-ADVICE = "vLLM changed under agent/engines/inprocess.py: adapt that file, then this test"
+ADVICE = "vLLM changed under agent/engines/inprocess: adapt that package, then this test"
 
 
 def parameters(function: Any) -> list[str]:
@@ -31,6 +31,10 @@ HOMES = {
     "app_state": "vllm.entrypoints.launchers.api_server.app_state",
     "protocol": "vllm.entrypoints.openai.chat_completion.protocol",
     "serving": "vllm.entrypoints.openai.chat_completion.serving",
+    "completion_protocol": "vllm.entrypoints.openai.completion.protocol",
+    "completion_serving": "vllm.entrypoints.openai.completion.serving",
+    "tokenize_protocol": "vllm.entrypoints.serve.tokenize.protocol",
+    "tokenize_serving": "vllm.entrypoints.serve.tokenize.serving",
     "error_response": "vllm.entrypoints.serve.exception_handling.error_response",
     "engine": "vllm.v1.engine",
     "async_llm": "vllm.v1.engine.async_llm",
@@ -75,6 +79,8 @@ def test_version(modules: dict[str, Any]) -> None:
         ("app_state", "init_app_state", ["engine_client", "state", "args", "supported_tasks"]),
         ("serving", "OpenAIServingChat.create_chat_completion", ["self", "request"]),
         ("serving", "OpenAIServingChat.render_chat_request", ["self", "request"]),
+        ("completion_serving", "OpenAIServingCompletion.create_completion", ["self", "request"]),
+        ("tokenize_serving", "ServingTokenization.create_tokenize", ["self", "request", "raw_request"]),
         ("error_response", "create_error_response", ["message"]),
     ],
 )
@@ -160,6 +166,44 @@ def test_request_fields(modules: dict[str, Any]) -> None:
     expect(not missing, f"ChatCompletionRequest has no {missing}, and would ignore it in silence")
 
 
+def test_completion_fields(modules: dict[str, Any]) -> None:
+    from agent.chat.sampling import TextSampling
+
+    plain = TextSampling(stop=["x"], best_of=2, seed=1, min_p=0.1, repetition_penalty=1.1, min_tokens=1)
+    others = TextSampling(
+        stop_token_ids=[1],
+        logit_bias={"1": 1.0},
+        bad_words=["x"],
+        skip_special_tokens=True,
+        add_special_tokens=True,
+        structured_outputs={"regex": "x"},
+        response_format={"type": "text"},
+    )
+    beams = TextSampling(use_beam_search=True, length_penalty=1.0)
+    fields = modules["completion_protocol"].CompletionRequest.model_fields
+    sent = {name for sampling in (plain, others, beams) for name in sampling.request("x")}
+    missing = sorted(sent - fields.keys())
+    expect(not missing, f"CompletionRequest has no {missing}, and would ignore it in silence")
+    expect(len(sent) > 20, "the requests of this test are not what VLLM sends")
+    texts = modules["tokenize_protocol"].TokenizeCompletionRequest.model_fields
+    expect({"prompt", "add_special_tokens"} <= texts.keys(), "TokenizeCompletionRequest has other fields")
+
+
+def test_a_beam_search_counts_the_end_token_only_where_it_is_kept(modules: dict[str, Any]) -> None:
+    source = inspect.getsource(modules["completion_serving"].OpenAIServingCompletion.beam_search)
+    for part in ("if include_stop_str_in_output", "stop_reason=eos_token_id", "length_penalty"):
+        expect(part in source, f"the beam search has no {part!r} any more, on which agent/chat rests")
+    expect("params.stop" not in source, "the beam search knows stop texts now: agent/chat need not cut")
+
+
+def test_the_serving_layer_has_the_parts_that_we_call(modules: dict[str, Any]) -> None:
+    from vllm.entrypoints.generate import api_router
+
+    source = inspect.getsource(modules["app_state"]) + inspect.getsource(api_router)
+    for name in ("openai_serving_chat", "openai_serving_completion", "serving_tokenization"):
+        expect(f"state.{name} = " in source, f"the state has no {name}")
+
+
 @pytest.mark.parametrize("parser", sorted({parser for _, parser in _MARKS}))
 def test_parsers(parser: str) -> None:
     from vllm.tool_parsers import ToolParserManager
@@ -173,5 +217,5 @@ def test_a_core_that_shuts_down_ends_the_distributed_state() -> None:
 
     assert callable(core.cleanup_dist_env_and_memory)
     assert "cleanup_dist_env_and_memory()" in inspect.getsource(core.EngineCore.shutdown), (
-        "agent/engines/inprocess.py keeps a core from ending the others by replacing this call"
+        "agent/engines/inprocess/core.py keeps a core from ending the others by replacing this call"
     )
