@@ -125,7 +125,8 @@ class ScriptedEngine:
     async def complete(self, request: Request) -> Response:
         """Continue a text with the next item of the script, or the next ``n``; a word is a certain token."""
         await self.start()
-        replies = [await self._next(request) for _ in range(request.get("n") or 1)]
+        self.requests.append(request)
+        replies = [await self._take(request) for _ in range(request.get("n") or 1)]
         choices = [
             {
                 "index": index,
@@ -164,6 +165,9 @@ class ScriptedEngine:
 
     async def _next(self, request: Request) -> Reply:
         self.requests.append(request)
+        return await self._take(request)
+
+    async def _take(self, request: Request) -> Reply:
         try:
             item = next(self._items)
         except StopIteration:

@@ -15,18 +15,33 @@ from agent.cli.main import cli
 README = (Path(__file__).parents[2] / "README.md").read_text()
 
 
-@pytest.mark.engine
-def test_the_first_example_runs_as_it_stands(tmp_path: Path) -> None:
-    [example] = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+def run_example(mark: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run the one example that has this text in it."""
+    blocks = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    [example] = [block for block in blocks if mark in block]
     done = subprocess.run(
         [sys.executable, "-c", example],
-        cwd=tmp_path,
+        cwd=folder,
         capture_output=True,
         text=True,
         timeout=500,
         check=False,
     )
     assert done.returncode == 0, done.stderr
+    return done
+
+
+@pytest.mark.engine
+def test_the_example_of_plain_text_runs_as_it_stands(tmp_path: Path) -> None:
+    done = run_example("import VLLM", tmp_path)
+    likelihoods = [float(number) for number in re.findall(r"^-\d+\.\d+", done.stdout, flags=re.MULTILINE)]
+    assert len(likelihoods) == 2
+    assert likelihoods == sorted(likelihoods, reverse=True)
+
+
+@pytest.mark.engine
+def test_the_first_example_runs_as_it_stands(tmp_path: Path) -> None:
+    done = run_example("build_react_graph", tmp_path)
     assert "Name: current_time" in done.stdout  # a tool was called
     assert done.stdout.count("Human Message") == 2  # the second turn has the first one
     assert (tmp_path / "conversations.sqlite").is_file()
