@@ -43,6 +43,14 @@ def generations(model: VLLM, prompt: str = PROMPT, **arguments: Any) -> list[Gen
     return found  # type: ignore[return-value]  # neither chunks nor messages
 
 
+def core(model: VLLM) -> Any:
+    engine = model._session.engine()
+    assert isinstance(engine, LocalEngine)
+    assert engine._server is not None
+    assert engine._server._llm is not None
+    return engine._server._llm.engine_core.engine_core
+
+
 def info(generation: Generation) -> dict[str, Any]:
     assert generation.generation_info is not None
     return generation.generation_info
@@ -136,14 +144,15 @@ def test_a_seed_repeats_and_another_one_does_not() -> None:
 
 
 @pytest.mark.parametrize("penalty", ["presence_penalty", "frequency_penalty"])
-def test_penalties_keep_it_from_repeating_itself(penalty: str) -> None:
-    def repeated(**arguments: Any) -> int:
-        model = VLLM(temperature=0, max_new_tokens=40, ignore_eos=True, **arguments)
-        tokens = model.get_token_ids(model.invoke("na na na na na na na na"))
-        return len(tokens) - len(set(tokens))
+def test_penalties_change_how_much_it_repeats_itself(llm: VLLM, penalty: str) -> None:
+    def tokens(amount: float) -> list[str]:
+        model = VLLM(**{"temperature": 0, "max_new_tokens": 40, "logprobs": 0, penalty: amount})
+        [found] = generations(model, "na na na na na na na na", ignore_eos=True)
+        return info(found)["logprobs"]["tokens"]
 
-    assert repeated() > 15
-    assert repeated(**{penalty: 2.0}) < repeated() - 10
+    rewarded, plain, penalised = tokens(-2.0), tokens(0.0), tokens(2.0)
+    assert len(set(rewarded)) < len(set(penalised))
+    assert plain != penalised
 
 
 # -- several sequences --------------------------------------------------------------------------------------
@@ -203,6 +212,21 @@ def test_a_beam_search_stops_at_stop_texts_too() -> None:
     assert info(found)["finish_reason"] == "stop"
     assert "".join(info(found)["logprobs"]["tokens"]).startswith(" 13 14")
     assert beam.invoke(COUNT, stop=["14"]) == " 13 "
+
+
+async def test_a_cancelled_beam_search_ends(llm: VLLM) -> None:
+    scheduler = core(llm).scheduler
+    call = asyncio.create_task(VLLM(use_beam_search=True, max_new_tokens=4000).ainvoke(PROMPT))
+    while not scheduler.get_request_counts()[0]:  # noqa: ASYNC110 (the scheduler has no event)
+        await asyncio.sleep(0.005)
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    deadline, idle = time.monotonic() + 60, 0
+    while idle < 100:  # a search that goes on is seldom between two steps, and never so for long
+        assert time.monotonic() < deadline, "the search goes on"
+        idle = 0 if sum(scheduler.get_request_counts()) else idle + 1
+        await asyncio.sleep(0.005)
 
 
 def test_a_beam_search_says_once_what_it_leaves_out() -> None:
@@ -278,11 +302,8 @@ def test_a_stream_of_the_best_comes_whole_and_of_several_is_refused() -> None:
         list(sampled(n=2).stream(PROMPT))
 
 
-def most_at_once(engine: Any, work: Any) -> int:
-    assert isinstance(engine, LocalEngine)
-    assert engine._server is not None
-    assert engine._server._llm is not None
-    scheduler = engine._server._llm.engine_core.engine_core.scheduler
+def most_at_once(model: VLLM, work: Any) -> int:
+    scheduler = core(model).scheduler
     most, done = 0, threading.Event()
 
     def watch() -> None:
@@ -304,7 +325,7 @@ def most_at_once(engine: Any, work: Any) -> int:
 def test_a_batch_runs_at_once_and_stays_in_order(llm: VLLM) -> None:
     prompts = [f"{number} {number + 1} {number + 2}" for number in range(30, 46)]
     answers: list[str] = []
-    most = most_at_once(llm._session.engine(), lambda: answers.extend(llm.batch(prompts, max_new_tokens=24)))
+    most = most_at_once(llm, lambda: answers.extend(llm.batch(prompts, max_new_tokens=24)))
     assert most > 8
     assert [answer.split()[0] for answer in answers] == [str(number + 3) for number in range(30, 46)]
 
@@ -384,7 +405,7 @@ def test_the_same_over_http(vllm_server: VLLMServer) -> None:
         assert there.invoke(COUNT, stop=["14"]) == " 13 "
         assert there.get_token_ids(COUNT) == here.get_token_ids(COUNT)
         assert len(generations(there, best_of=4, n=2, temperature=1.0)) == 2
-        [beam] = generations(there, use_beam_search=True)
+        [beam] = generations(there, use_beam_search=True, temperature=1.0)
         [same] = generations(VLLM(max_new_tokens=8, use_beam_search=True))
         assert beam.text == same.text
         with pytest.raises(AgentError, match="8192"):
