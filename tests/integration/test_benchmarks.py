@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from agent.catalogue.embedded import embedded_model
+
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
@@ -21,3 +23,14 @@ def test_bfcl_scores_a_few_items() -> None:
     required = [score for score in scores if score["mode"] == "required"]
     assert [score["called"] for score in required] == [1.0]
     assert {score["category"] for score in scores} == {"simple_python", "irrelevance"}
+
+
+@pytest.mark.engine
+def test_text_measures_our_calls() -> None:
+    command = [sys.executable, str(BENCHMARKS / "text.py"), "--role", "ours", "--way", "tasks"]
+    command += ["--model", str(embedded_model()), "--calls", "3", "--tokens", "4"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    figures = json.loads(done.stdout)
+    assert (figures["well"], figures["same"], figures["errors"]) == (1.0, 1.0, {})
+    assert figures["tokens_per_s"] > 0
