@@ -8,7 +8,7 @@ from typing import Any, Literal
 from langchain_core.language_models.chat_models import BaseChatModel
 from pydantic import ConfigDict, Field, SecretStr, model_validator
 
-from agent.chat.opening import REMOTE_FIELDS, EngineChoice, key_from_environment
+from agent.chat.opening import REMOTE_FIELDS, EngineChoice, given_names, key_from_environment
 from agent.engines.base import Engine, StageCallback
 from agent.engines.config import configured_context
 
@@ -167,6 +167,6 @@ class ChatArguments(BaseChatModel):
             remote={name: getattr(self, name) for name in REMOTE_FIELDS},
             local={name: getattr(self, name) for name in _LOCAL_FIELDS},
             vllm_kwargs=self.vllm_kwargs,
-            given=[name for name in self.model_fields_set if getattr(self, name) is not None],
+            given=given_names(self),
             on_stage=self.on_stage,
         ).opener()

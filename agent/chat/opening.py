@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pydantic import SecretStr, ValidationError
+from pydantic import BaseModel, SecretStr, ValidationError
 
 from agent.engines.base import Engine, StageCallback
 from agent.engines.config import EngineConfig
@@ -91,6 +91,19 @@ class EngineChoice:
 
         engine = RemoteEngine(base_url, model=self.model, **self.remote)
         return lambda: engine
+
+
+def given_names(model: BaseModel) -> list[str]:
+    """Return the arguments that differ from their defaults.
+
+    What was passed says less: LangChain builds configured copies of a model from all of its fields.
+    """
+    fields = type(model).model_fields
+    return [
+        name
+        for name in sorted(model.model_fields_set & fields.keys())
+        if getattr(model, name) not in (None, fields[name].get_default(call_default_factory=True))
+    ]
 
 
 def key_from_environment() -> SecretStr | None:

@@ -13,7 +13,7 @@ from langchain_core.outputs import GenerationChunk, LLMResult
 from pydantic import ConfigDict, Field, PrivateAttr, SecretStr, ValidationError, model_validator
 
 from agent.chat.completions import generation_chunks, llm_result
-from agent.chat.opening import REMOTE_FIELDS, EngineChoice, explain, key_from_environment
+from agent.chat.opening import REMOTE_FIELDS, EngineChoice, explain, given_names, key_from_environment
 from agent.chat.sampling import TextSampling
 from agent.chat.session import Session
 from agent.engines.base import Engine, EngineInfo, Response, StageCallback
@@ -145,7 +145,7 @@ class VLLM(CommunityVLLM):  # type: ignore[misc]  # langchain-community is untyp
             remote=remote if self.api_key is not None else {**remote, "api_key": key_from_environment()},
             local={name: getattr(self, name) for name in _LOCAL},
             vllm_kwargs=self.vllm_kwargs,
-            given=[name for name in self.model_fields_set if getattr(self, name) is not None],
+            given=given_names(self),
             on_stage=self.on_stage,
         )
 

@@ -234,7 +234,7 @@ def test_a_conversation_with_results_goes_back() -> None:
             "gpu_memory_utilization is decided",
         ),
         (
-            {"base_url": "http://localhost", "max_model_len": 9, "dtype": "auto"},
+            {"base_url": "http://localhost", "max_model_len": 9, "dtype": "float16"},
             "dtype, max_model_len is decided",
         ),
         ({"base_url": "http://localhost", "vllm_kwargs": {"seed": 1}}, "vllm_kwargs is decided"),

@@ -12,6 +12,7 @@ import pytest
 from langchain_core.load import dumpd
 from langchain_core.messages import HumanMessage
 from langchain_core.outputs import GenerationChunk
+from langchain_core.runnables import ConfigurableField
 
 from agent import VLLM, ChatVLLM
 from agent.chat.completions import generation_chunks, generations, llm_result
@@ -238,6 +239,19 @@ def test_the_key_is_never_shown() -> None:
     model = VLLM(base_url="http://localhost:1/v1", api_key="a-secret-key")
     assert "a-secret-key" not in repr(model) + str(dumpd(model)) + str(model._identifying_params)
     model.close()
+
+
+def test_a_configured_copy_is_the_same_model_with_another_setting() -> None:
+    model, engine = scripted("one", "two")
+    field = ConfigurableField(id="heat")
+    configurable = model.configurable_fields(temperature=field)
+    configurable.with_config(configurable={"heat": 0.25}).invoke("Hi")
+    assert engine.requests[0]["temperature"] == 0.25
+    remote = VLLM(base_url="http://localhost:1/v1").configurable_fields(temperature=field)
+    copy, _ = remote.prepare({"configurable": {"heat": 0.25}})
+    assert isinstance(copy, VLLM)
+    assert (copy.temperature, copy.base_url) == (0.25, "http://localhost:1/v1")
+    copy.close()
 
 
 # -- with a chat model --------------------------------------------------------------------------------------
