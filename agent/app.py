@@ -153,8 +153,16 @@ def build_model(settings: Settings, *, on_stage: StageCallback | None = None) ->
     )
 
 
-def build_registry() -> ToolRegistry:
-    """Collect the tools that are installed."""
+def build_registry(settings: Settings) -> ToolRegistry:
+    """Collect the tools that are installed, and those that the tools file names; close it at the end.
+
+    Raises:
+        ToolRegistrationError: The tools file, or a source in it, is wrong.
+    """
+    if settings.tools_config is not None:
+        from tools.configuration import load_registry
+
+        return load_registry(settings.tools_config)
     from tools.registry import default_registry
 
     return default_registry()
@@ -166,7 +174,7 @@ def build_tools(settings: Settings) -> list[BaseTool]:
     Raises:
         UnknownToolError: The settings name one that there is not.
     """
-    return build_registry().select(settings.tools)
+    return build_registry(settings).select(settings.tools)
 
 
 def build_graph(

@@ -57,6 +57,9 @@ class Settings:
     tools: tuple[str, ...] | None = None
     """Names of the tools the model may call; ``None`` for all."""
 
+    tools_config: Path | None = None
+    """TOML file of more tools: modules, MCP servers, toolkits, policies; ``None`` for the installed alone."""
+
     database: str | None = None
     """Path or URL of the conversations; ``None`` for a file in :attr:`home`."""
 
@@ -203,6 +206,7 @@ _CHECKS: Mapping[str, Callable[[Any], Any]] = {
     "system": _text,
     "graph": _text,
     "tools": _names,
+    "tools_config": lambda value: Path(_text(value)).expanduser(),
     "database": _text,
     "home": lambda value: Path(_text(value)).expanduser(),
     "vllm": _table,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tools.arguments import check_arguments
+    from tools.configuration import load_registry
     from tools.decorator import tool
     from tools.errors import (
         ToolApprovalError,
@@ -27,8 +28,10 @@ if TYPE_CHECKING:
     from tools.execution import ToolOutcome, acall, call, unknown_tool, whole_output
     from tools.policy import ToolPolicy, policy_of, with_policy
     from tools.registry import ToolDescription, ToolProblem, ToolRegistry, default_registry
+    from tools.sources.mcp import McpServer
 
 __all__ = [
+    "McpServer",
     "ToolApprovalError",
     "ToolBusyError",
     "ToolDescription",
@@ -47,6 +50,7 @@ __all__ = [
     "call",
     "check_arguments",
     "default_registry",
+    "load_registry",
     "policy_of",
     "tool",
     "unknown_tool",
@@ -56,7 +60,9 @@ __all__ = [
 
 _MODULE_OF = {
     "check_arguments": "arguments",
+    "load_registry": "configuration",
     "tool": "decorator",
+    "McpServer": "sources.mcp",
     **dict.fromkeys(("ToolOutcome", "acall", "call", "unknown_tool", "whole_output"), "execution"),
     **dict.fromkeys(("ToolPolicy", "policy_of", "with_policy"), "policy"),
     **dict.fromkeys(("ToolDescription", "ToolProblem", "ToolRegistry", "default_registry"), "registry"),

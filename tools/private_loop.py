@@ -27,7 +27,7 @@ class PrivateLoop:
         Raises:
             ToolError: Called on this very loop, which would wait for itself.
         """
-        loop = self._started()
+        loop = self.started()
         if _running_loop() is loop:
             work.close()
             raise ToolError(
@@ -43,7 +43,8 @@ class PrivateLoop:
             raise error
         return result  # type: ignore[return-value]  # no error means that there is a result
 
-    def _started(self) -> asyncio.AbstractEventLoop:
+    def started(self) -> asyncio.AbstractEventLoop:
+        """The loop itself, for callers that do not wait for what they start on it."""
         with self._lock:
             if (
                 self._loop is None or self._process != os.getpid()

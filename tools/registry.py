@@ -21,7 +21,9 @@ from tools.decorator import tool as make_tool
 from tools.errors import ToolRegistrationError, UnknownToolError
 from tools.policy import ToolPolicy, policy_of, with_policy
 from tools.sources.entry_points import plugins, source_of, tools_of_plugin
+from tools.sources.mcp import McpConnection, McpServer
 from tools.sources.modules import tools_of_module
+from tools.sources.toolkits import tools_of_toolkit
 
 logger = logging.getLogger(__name__)
 
@@ -87,6 +89,7 @@ class ToolRegistry:
         self._tools: dict[str, BaseTool] = {}
         self._sources: dict[str, str] = {}
         self._problems: list[ToolProblem] = []
+        self._connections: list[McpConnection] = []
         self._policies = dict(policies or {})
         self._options = {name: dict(values) for name, values in (options or {}).items()}
         self.add(*tools)
@@ -150,9 +153,61 @@ class ToolRegistry:
             else:
                 self.add(*tools, source=source)
 
+    def add_toolkit(self, path: str, **options: Any) -> None:
+        """Add the tools of a LangChain toolkit (``"package.module:Class"``), built with ``options``.
+
+        Raises:
+            ToolRegistrationError: It cannot be loaded or built, or one of its tools cannot be added.
+        """
+        source, tools = tools_of_toolkit(path, options)
+        self.add(*tools, source=source)
+
+    def add_mcp(self, server: McpServer) -> None:
+        """Add the tools of an MCP server; one that does not answer is listed in :attr:`problems`.
+
+        Raises:
+            ToolRegistrationError: Two tools have one name.
+        """
+        connection = McpConnection(server)
+        self._connections.append(connection)
+        self._add_listed(connection)
+
+    def refresh(self) -> None:
+        """Ask all MCP servers for their tools again: also those that did not answer before.
+
+        Raises:
+            ToolRegistrationError: Two tools have one name now.
+        """
+        for connection in self._connections:
+            self._problems = [each for each in self._problems if each.source != connection.source]
+            self._add_listed(connection)
+
+    def close(self) -> None:
+        """End the sessions with MCP servers; their tools answer with an error from then on."""
+        for connection in self._connections:
+            connection.close()
+
+    def _add_listed(self, connection: McpConnection) -> None:
+        try:
+            tools = connection.tools()
+            for tool in tools:
+                _check(tool, connection.source)
+        except ToolRegistrationError as error:  # its old tools stay: the server may come back
+            logger.warning("no tools from %s: %s", connection.source, error)
+            self._problems.append(ToolProblem(source=connection.source, error=error))
+            return
+        old = [name for name, source in self._sources.items() if source == connection.source]
+        kept = {name: (self._tools.pop(name), self._sources.pop(name)) for name in old}
+        try:
+            self.add(*tools, source=connection.source)
+        except ToolRegistrationError:
+            self._tools |= {name: tool for name, (tool, _) in kept.items()}
+            self._sources |= {name: source for name, (_, source) in kept.items()}
+            raise
+
     @property
     def problems(self) -> tuple[ToolProblem, ...]:
-        """The plugins that could not be loaded."""
+        """The plugins that could not be loaded, and the MCP servers that did not answer."""
         return tuple(self._problems)
 
     @property

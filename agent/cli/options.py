@@ -36,6 +36,11 @@ DATABASE = click.option(
     metavar="PATH|URL",
     help="Where conversations are kept. [default: a SQLite file in your data directory]",
 )
+TOOLS_CONFIG = click.option(
+    "--tools-config",
+    metavar="FILE",
+    help="TOML file of more tools: modules, MCP servers, toolkits, policies. [default: installed tools]",
+)
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 
 _MODEL = (
@@ -74,6 +79,7 @@ _AGENT = (
         type=click.IntRange(1),
         help="Model calls with tools per question at most. [default: 10]",
     ),
+    TOOLS_CONFIG,
     DATABASE,
 )
 
@@ -108,6 +114,7 @@ _AGENT_FLAGS = (
     "graph",
     "tools",
     "max_steps",
+    "tools_config",
     "database",
 )
 

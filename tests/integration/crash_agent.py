@@ -79,5 +79,5 @@ def build_model(settings: Any, **_: Any) -> ChatVLLM:
 
 
 agent.app.build_model = build_model
-agent.app.build_registry = lambda: ToolRegistry([pay, hang, look, step])
+agent.app.build_registry = lambda settings: ToolRegistry([pay, hang, look, step])
 main()

@@ -128,3 +128,29 @@ def test_text_is_shortened_to_columns_not_characters() -> None:
     assert shorten("日本語の質問です", 9) == "日本語の…"
     assert columns("日本語") == 6
     assert shorten("a\x1b[31mb\nc", 20) == "a[31mb c"
+
+
+def test_a_tool_is_called_as_a_model_would(terminal: Terminal) -> None:
+    assert "345" in terminal.run("tools", "call", "calculator", '{"expression": "15 * 23"}').stdout
+    assert terminal.json("tools", "call", "calculator", '{"expression": "15 * 23"}')["ok"] is True
+    failed = terminal.run("tools", "call", "calculator", "{}")
+    assert (failed.exit_code, failed.stdout) == (1, "")
+    assert "expression" in failed.stderr
+    assert terminal.run("tools", "call", "calculator", "{").exit_code == 2
+
+
+def test_tools_of_a_tools_file_are_listed_and_ask_first(terminal: Terminal, tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        'from tools import tool\n@tool\ndef mine() -> str:\n    "Say mine."\n    return "mine"\n'
+    )
+    file = tmp_path / "tools.toml"
+    file.write_text('modules = ["./mine.py"]\n[policies.mine]\napproval = true\n')
+    given = ("--tools-config", str(file))
+    assert "mine" in [each["name"] for each in terminal.json("tools", "list", *given)]
+    refused = terminal.run("tools", "call", "mine", *given)
+    assert refused.exit_code == 1
+    assert "approval" in refused.stderr
+    assert terminal.run("tools", "call", "mine", "--yes", *given).stdout == "mine\n"
+    wrong = terminal.run("tools", "list", "--tools-config", str(tmp_path / "no.toml"))
+    assert wrong.exit_code == 1
+    assert "no.toml" in wrong.stderr

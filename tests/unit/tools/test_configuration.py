@@ -1,0 +1,84 @@
+"""The TOML file of tools: all sources, and errors that name the place."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from tools import ToolRegistrationError, load_registry, policy_of
+
+CHILD = str(Path(__file__).with_name("mcp_child.py"))
+TOOL = 'from tools import tool\n@tool\ndef {name}() -> str:\n    "Say it."\n    return "{name}"\n'
+TOOLKIT = (
+    "from langchain_core.tools import BaseToolkit, tool\n"
+    "class Kit(BaseToolkit):\n"
+    "    word: str\n"
+    "    def get_tools(self):\n"
+    "        def say() -> str:\n"
+    "            'Say the word.'\n"
+    "            return self.word\n"
+    "        return [tool(say)]\n"
+)
+
+
+def write(folder: Path, text: str) -> Path:
+    file = folder / "tools.toml"
+    file.write_text(text)
+    return file
+
+
+def test_all_sources_in_one_file(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "mine.py").write_text(TOOL.format(name="mine"))
+    (tmp_path / "kit_module_of_test.py").write_text(TOOLKIT)
+    file = write(
+        tmp_path,
+        'modules = ["./mine.py"]\n'
+        '[toolkits."kit_module_of_test:Kit"]\nword = "hello"\n'
+        f'[mcp.it]\ncommand = "{sys.executable}"\nargs = ["{CHILD}", "stdio"]\n'
+        "[policies.mine]\ntimeout = 3\nretries = 1\nretry_on = ['ConnectionError']\napproval = true\n"
+        "[policies.it_add]\ntimeout = 7\n",
+    )
+    registry = load_registry(file)
+    try:
+        assert {"mine", "say", "it_add", "calculator"} <= set(registry.names)
+        assert registry.get("say").invoke({}) == "hello"
+        assert policy_of(registry.get("mine")).retry_on == (ConnectionError,)
+        assert policy_of(registry.get("it_add")).timeout == 7
+        assert registry.describe("say").source == "toolkit kit_module_of_test:Kit"
+    finally:
+        registry.close()
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("modules = 3 4", "line 1, column"),
+        ("modles = []", r"unknown key 'modles'\. Did you mean modules"),
+        ("modules = 'x'", "modules must be a list"),
+        ("modules = ['nothing_like_it']", "modules: module nothing_like_it"),
+        ("[policies]\ncalculator = 3", r"policies\.calculator must be a table"),
+        ("[policies.calculator]\ntimout = 3", r"policies\.calculator: unknown key 'timout'"),
+        ("[policies.calculator]\ntimeout = -1", r"policies\.calculator: timeout=-1"),
+        ("[policies.calculator]\ntimeout = 'x'", r"policies\.calculator: "),
+        ("[policies.calculator]\nretry_on = ['Nothing']\nretries = 1", "'Nothing'"),
+        ("[mcp.a]\nurl = 3", r"mcp\.a: url must be a text"),
+        ("[mcp.a]\ncommand = 'x'\nargs = 'y'", "args must be a list"),
+        ("[mcp.a]\ncommand = 'x'\ntimeout = 'y'", r"mcp\.a: "),
+        ("[mcp.a]\n", "either command or url"),
+        ("[toolkits.nonsense]\n", "package.module:Class"),
+        ('[toolkits."nothing_like_it:Kit"]\n', "needs the module 'nothing_like_it'"),
+    ],
+)
+def test_errors_name_the_file_and_the_key(tmp_path, text, words):
+    file = write(tmp_path, text)
+    with pytest.raises(ToolRegistrationError, match=words) as caught:
+        load_registry(file)
+    assert str(file) in str(caught.value)
+
+
+def test_a_missing_file(tmp_path):
+    with pytest.raises(ToolRegistrationError, match=r"nothing\.toml"):
+        load_registry(tmp_path / "nothing.toml")

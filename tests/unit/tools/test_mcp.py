@@ -1,0 +1,187 @@
+"""MCP servers as a source: real servers, over stdio and HTTP, that are killed, hang and come back."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from langchain_core.messages import ToolCall
+
+from tools import McpServer, ToolRegistrationError, ToolRegistry, acall, call, tool
+from tools.sources import mcp as source
+
+CHILD = str(Path(__file__).with_name("mcp_child.py"))
+
+
+def ask(registry: ToolRegistry, name: str, **arguments: Any) -> Any:
+    return call(registry.get(name), ToolCall(name=name, args=arguments, id="1", type="tool_call"))
+
+
+def stdio(name: str = "it", **options: Any) -> McpServer:
+    return McpServer(**{"name": name, "command": sys.executable, "args": (CHILD, "stdio"), **options})
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+@contextlib.contextmanager
+def http_server(port: int) -> Iterator[None]:
+    child = subprocess.Popen([sys.executable, CHILD, str(port)], stderr=subprocess.DEVNULL)
+    try:
+        eventually(lambda: socket.create_connection(("127.0.0.1", port), timeout=1).close() or True)
+        yield
+    finally:
+        child.kill()
+        child.wait()
+
+
+def eventually(check: Callable[[], Any]) -> None:
+    end = time.monotonic() + 60
+    while True:
+        try:
+            if check():
+                return
+        except OSError:
+            pass
+        assert time.monotonic() < end, "it never happened"
+        time.sleep(0.1)
+
+
+def gone(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    return False
+
+
+@pytest.fixture
+def registry() -> Iterator[ToolRegistry]:
+    made = ToolRegistry()
+    yield made
+    made.close()
+
+
+async def test_tools_of_a_server_over_stdio(registry):
+    registry.add_mcp(stdio())
+    assert registry.names == ("it_add", "it_fail", "it_pid")
+    assert "MCP server 'it'" in registry.describe("it_add").source
+    assert registry.describe("it_add").parameters["required"] == ["a", "b"]
+    assert ask(registry, "it_add", a=2, b=3, config="!").message.text == "5!"
+    request = ToolCall(name="it_add", args={"a": 1, "b": 1}, id="1", type="tool_call")
+    assert (await acall(registry.get("it_add"), request)).message.text == "2"  # from another loop
+    outcome = ask(registry, "it_fail")
+    assert not outcome.ok
+    assert "the pipe is cold" in outcome.message.text
+    assert ask(registry, "it_pid").message.text == ask(registry, "it_pid").message.text  # one session
+
+
+def test_a_killed_server_costs_only_its_own_tools_and_comes_back(registry):
+    @tool
+    def own() -> str:
+        """Say own."""
+        return "own"
+
+    registry.add(own)
+    registry.add_mcp(stdio(timeout=20))
+    first = int(ask(registry, "it_pid").message.text)
+    os.kill(first, signal.SIGKILL)
+    assert ask(registry, "own").message.text == "own"
+    eventually(lambda: ask(registry, "it_pid").ok)
+    assert int(ask(registry, "it_pid").message.text) != first
+
+
+def test_a_stopped_server_is_given_up_on_and_replaced(registry):
+    registry.add_mcp(stdio(timeout=5))
+    first = int(ask(registry, "it_pid").message.text)
+    os.kill(first, signal.SIGSTOP)
+    outcome = ask(registry, "it_pid")
+    assert not outcome.ok
+    assert "did not answer within 5 s" in outcome.message.text
+    eventually(lambda: ask(registry, "it_pid").ok)
+    assert int(ask(registry, "it_pid").message.text) != first
+    eventually(lambda: gone(first))
+
+
+def test_closing_leaves_no_process_and_says_so(registry):
+    registry.add_mcp(stdio())
+    process = int(ask(registry, "it_pid").message.text)
+    registry.close()
+    eventually(lambda: gone(process))
+    assert "was closed" in ask(registry, "it_pid").message.text
+
+
+def test_lists_are_read_again(registry, tmp_path):
+    late = tmp_path / "late"
+    registry.add_mcp(stdio(env={"EXTRA_FILE": str(late)}))
+    assert "it_extra" not in registry
+    late.touch()
+    process = int(ask(registry, "it_pid").message.text)
+    os.kill(process, signal.SIGKILL)
+    eventually(lambda: ask(registry, "it_pid").ok)
+    registry.refresh()
+    assert ask(registry, "it_extra").message.text == "extra"
+
+
+def test_a_server_over_http_that_restarts(registry):
+    port = free_port()
+    registry.add_mcp(McpServer(name="web", url=f"http://127.0.0.1:{port}/mcp", timeout=10))
+    assert "does not answer" in str(registry.problems[0].error)
+    assert registry.names == ()
+    with http_server(port):
+        registry.refresh()
+        assert registry.problems == ()
+        assert ask(registry, "web_add", a=2, b=3).message.text == "5"
+    assert not ask(registry, "web_add", a=2, b=3).ok
+    with http_server(port):
+        eventually(lambda: ask(registry, "web_add", a=2, b=3).ok)
+
+
+def test_a_server_that_cannot_start_is_a_problem_and_no_error(registry):
+    registry.add_mcp(McpServer(name="none", command="/nothing/like/it"))
+    assert registry.names == ()
+    assert "MCP server 'none'" in str(registry.problems[0].error)
+
+
+def test_a_clash_names_both_sources(registry):
+    @tool("it_add")
+    def mine() -> str:
+        """Clash."""
+        return ""
+
+    registry.add(mine)
+    with pytest.raises(ToolRegistrationError, match=r"'it_add': one from .*mine, one from MCP server 'it'"):
+        registry.add_mcp(stdio())
+
+
+def test_a_missing_extra_names_itself(monkeypatch):
+    monkeypatch.setitem(sys.modules, "mcp", None)
+    with pytest.raises(ToolRegistrationError, match=r"vllm-agent\[mcp\]"):
+        source.McpConnection(stdio()).tools()
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"name": "a b", "command": "x"}, "'a b'"),
+        ({"name": "a"}, "either command or url"),
+        ({"name": "a", "command": "x", "url": "http://x"}, "either command or url"),
+        ({"name": "a", "url": "ftp://x"}, "ftp://x"),
+        ({"name": "a", "command": "x", "timeout": 0}, "timeout=0"),
+    ],
+)
+def test_a_server_that_contradicts_itself_is_refused(fields, words):
+    with pytest.raises(ToolRegistrationError, match=words):
+        McpServer(**fields)

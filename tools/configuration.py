@@ -1,0 +1,147 @@
+"""One TOML file that says where tools come from and how they may be run.
+
+::
+
+    modules = ["my_tools.py", "package.tools"]   # files are relative to this file
+    exclude = ["plugin"]                         # installed plugins to leave out
+
+    [mcp.search]                                 # tools are named search_…
+    command = "search-server"                    # or url = "http://localhost:9000/mcp"
+
+    [toolkits."langchain_community.agent_toolkits:FileManagementToolkit"]
+    root_dir = "notes"
+
+    [policies.calculator]
+    timeout = 5
+
+    [options.builtin]                            # for build_tools() of a plugin or module
+    files_root = "notes"
+"""
+
+from __future__ import annotations
+
+import builtins
+import dataclasses
+import os
+import tomllib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from tools.arguments import closest
+from tools.errors import ToolError, ToolRegistrationError
+from tools.policy import ToolPolicy
+from tools.registry import ToolRegistry
+from tools.sources.mcp import McpServer
+
+_KEYS = ("modules", "exclude", "mcp", "toolkits", "policies", "options")
+
+
+def load_registry(path: str | os.PathLike[str]) -> ToolRegistry:
+    """A registry of the built-in tools, the installed plugins, and what the file names.
+
+    Raises:
+        ToolRegistrationError: The file is missing or wrong (the message has the key), or a source is.
+    """
+    path = Path(path).expanduser()
+    document = _read(path)
+    policies = {
+        name: _at(f"{path}: policies.{name}", _policy, table)
+        for name, table in _tables(document, "policies", path).items()
+    }
+    registry = ToolRegistry(policies=policies, options=_tables(document, "options", path))
+    try:
+        _fill(registry, document, path)
+    except BaseException:
+        registry.close()  # servers that were started before the error
+        raise
+    return registry
+
+
+def _fill(registry: ToolRegistry, document: dict[str, Any], path: Path) -> None:
+    _at(f"{path}: exclude", lambda: registry.add_plugins(exclude=_names(document, "exclude", path)))
+    for module in _names(document, "modules", path):
+        is_file = module.endswith(".py") or os.sep in module
+        name = os.fspath(path.parent / module) if is_file else module
+        _at(f"{path}: modules", registry.add_module, name)
+    for name, options in _tables(document, "toolkits", path).items():
+        _at(
+            f"{path}: toolkits.{name}",
+            lambda name=name, options=options: registry.add_toolkit(name, **options),
+        )
+    for name, options in _tables(document, "mcp", path).items():
+        server = _at(f"{path}: mcp.{name}", _server, name, options)
+        _at(f"{path}: mcp.{name}", registry.add_mcp, server)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ToolRegistrationError(f"the tools file {path} cannot be read: {error}") from error
+    except tomllib.TOMLDecodeError as error:  # its message ends with the line and the column
+        raise ToolRegistrationError(f"{path} is no TOML: {error}") from error
+    for key in document:
+        if key not in _KEYS:
+            raise ToolRegistrationError(
+                f"{path}: unknown key {key!r}.{closest(key, _KEYS)} Known: {', '.join(_KEYS)}"
+            )
+    return document
+
+
+def _names(document: Mapping[str, Any], key: str, path: Path) -> list[str]:
+    value = document.get(key, [])
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise ToolRegistrationError(f"{path}: {key} must be a list of names, not {value!r}")
+    return value
+
+
+def _tables(document: Mapping[str, Any], key: str, path: Path) -> dict[str, dict[str, Any]]:
+    value = document.get(key, {})
+    if not isinstance(value, dict):
+        raise ToolRegistrationError(f"{path}: {key} must be a table, not {value!r}")
+    for name, table in value.items():
+        if not isinstance(table, dict):
+            raise ToolRegistrationError(f"{path}: {key}.{name} must be a table, not {table!r}")
+    return value
+
+
+def _at(origin: str, work: Callable[..., Any], *arguments: Any) -> Any:
+    """Do ``work``, with the place in the file before what goes wrong."""
+    try:
+        return work(*arguments)
+    except (ToolError, TypeError, ValueError) as error:
+        raise ToolRegistrationError(f"{origin}: {error}") from error
+
+
+def _check_keys(kind: type, table: Mapping[str, Any]) -> None:
+    known = [each.name for each in dataclasses.fields(kind) if each.name != "name"]
+    for key in table:
+        if key not in known:
+            raise ValueError(f"unknown key {key!r}.{closest(key, known)} Known: {', '.join(known)}")
+
+
+def _server(name: str, table: Mapping[str, Any]) -> McpServer:
+    _check_keys(McpServer, table)
+    for key in ("command", "url", "cwd"):
+        if not isinstance(table.get(key, ""), str):
+            raise ValueError(f"{key} must be a text, not {table[key]!r}")
+    args = table.get("args", [])
+    if not isinstance(args, list) or not all(isinstance(item, str) for item in args):
+        raise ValueError(f"args must be a list of texts, not {args!r}")
+    for key in ("env", "headers"):
+        value = table.get(key, {})
+        if not isinstance(value, dict) or not all(isinstance(item, str) for item in value.values()):
+            raise ValueError(f"{key} must be a table of texts")  # the value may be a secret: not shown
+    return McpServer(name=name, **{**table, "args": tuple(args)})
+
+
+def _policy(table: Mapping[str, Any]) -> ToolPolicy:
+    _check_keys(ToolPolicy, table)
+    retry_on = []
+    for name in table.get("retry_on", []):
+        error = getattr(builtins, name, None)
+        if not (isinstance(error, type) and issubclass(error, Exception)):
+            raise ValueError(f"retry_on: {name!r} is no built-in exception, as 'ConnectionError' is")
+        retry_on.append(error)
+    return ToolPolicy(**{**table, "retry_on": tuple(retry_on)})
