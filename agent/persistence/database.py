@@ -10,19 +10,24 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
 
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError, TimeoutError
+from sqlalchemy.pool import PoolProxiedConnection
 
 from agent.errors import DatabaseError
-from agent.persistence import schema
+from agent.persistence import postgres, schema
 from agent.persistence.batches import Batches
 from agent.persistence.dialects import Synchronous, begin_statement, build_engine, for_writing, in_memory
 from agent.persistence.locations import prepare_file
 from agent.persistence.transactions import Compiler, Transaction
+
+_SHORTEST_PAUSE, _LONGEST_PAUSE = 0.02, 0.5
+"""Seconds between attempts to reach a server that restarts."""
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -58,8 +63,9 @@ class Database:
         self, url: URL, *, timeout: float = 30.0, connections: int = 8, synchronous: Synchronous = "normal"
     ) -> None:
         self.url = url
-        self.name = url.render_as_string(hide_password=True).removeprefix("sqlite:///")
+        self.name = url.set(query={}).render_as_string(hide_password=True).removeprefix("sqlite:///")
         self._closed = False
+        self._timeout = timeout
         # SQLite has one writer at a time: waiting here is fair and immediate, waiting there is a poll.
         self._write_turn = (
             threading.RLock() if url.get_backend_name() == "sqlite" else contextlib.nullcontext()
@@ -98,14 +104,7 @@ class Database:
         with self._translated(), self._write_turn, self._engine.connect() as connection:
             driver = connection.connection.driver_connection
             assert driver is not None
-            autocommit = getattr(driver, "autocommit", None)
-            if self.dialect == "postgresql":
-                driver.autocommit = True
-            try:
-                driver.cursor().execute(statement)
-            finally:
-                if self.dialect == "postgresql":
-                    driver.autocommit = autocommit
+            driver.cursor().execute(statement)
 
     async def awrite(self, prepare: Callable[[], Callable[[Transaction], T]]) -> T:
         """Async form of :meth:`write`.
@@ -135,15 +134,43 @@ class Database:
         self._engine.dispose()
 
     def _transact(self, work: Callable[[Transaction], T], *, writer: bool) -> T:
+        until = time.monotonic() + self._timeout
+        pause = _SHORTEST_PAUSE
+        while True:
+            try:
+                return self._attempt(work, writer=writer)
+            except (self._engine.dialect.loaded_dbapi.Error, DBAPIError) as error:
+                if self.dialect != "postgresql" or not postgres.is_passing(error):
+                    raise
+                if time.monotonic() > until:
+                    raise
+                if isinstance(error, DBAPIError):  # no connection: the server restarts, or is full
+                    time.sleep(pause)
+                    pause = min(2 * pause, _LONGEST_PAUSE)
+
+    def _attempt(self, work: Callable[[Transaction], T], *, writer: bool) -> T:
         connection = self._engine.raw_connection()
         try:
-            if begin := begin_statement(self.dialect, writer=writer):
-                connection.cursor().execute(begin)
+            connection.cursor().execute(begin_statement(self.dialect, writer=writer))
             result = work(Transaction(connection, compiler=self._compiler, dialect=self.dialect))
-            connection.commit()
+            self._commit(connection, writer=writer)
             return result
         finally:
+            if getattr(connection.driver_connection, "closed", False):
+                connection.invalidate()  # there is nothing to roll back on it
             connection.close()  # back to the pool, which rolls back what was not committed
+
+    def _commit(self, connection: PoolProxiedConnection, *, writer: bool) -> None:
+        try:
+            connection.commit()
+        except self._engine.dialect.loaded_dbapi.Error as error:
+            if writer and getattr(connection.driver_connection, "closed", False):
+                raise DatabaseError(
+                    f"{self.name}: the connection was lost during a commit, so the last step is stored "
+                    "either whole or not at all, and which of them is not known: load the conversation and go on "
+                    f"from what it has ({postgres.explain(error)})"
+                ) from error
+            raise
 
     def _check_open(self) -> None:
         if self._closed:
@@ -162,11 +189,14 @@ class Database:
                 f"no connection to {self.name} became free in time; raise connections= or run less at once"
             ) from error
         except DBAPIError as error:
-            raise DatabaseError(f"{self.name}: {_explain(error.orig)}") from error
+            raise DatabaseError(f"{self.name}: {self._explain(error.orig)}") from error
         except self._engine.dialect.loaded_dbapi.Error as error:
-            raise DatabaseError(f"{self.name}: {_explain(error)}") from error
+            raise DatabaseError(f"{self.name}: {self._explain(error)}") from error
         except SQLAlchemyError as error:
             raise DatabaseError(f"{self.name}: {error}") from error
+
+    def _explain(self, error: BaseException | None) -> str:
+        return postgres.explain(error) if self.dialect == "postgresql" else _explain(error)
 
 
 def _explain(error: BaseException | None) -> str:
