@@ -10,14 +10,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import ParamSpec, TypeVar
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError, TimeoutError
-from sqlalchemy.pool import PoolProxiedConnection
 
 from agent.errors import DatabaseError
 from agent.persistence import postgres, schema
@@ -26,8 +24,8 @@ from agent.persistence.dialects import Synchronous, begin_statement, build_engin
 from agent.persistence.locations import prepare_file
 from agent.persistence.transactions import Compiler, Transaction
 
-_SHORTEST_PAUSE, _LONGEST_PAUSE = 0.02, 0.5
-"""Seconds between attempts to reach a server that restarts."""
+if TYPE_CHECKING:
+    from agent.persistence.postgres_transactions import Transactions
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -65,7 +63,6 @@ class Database:
         self.url = url
         self.name = url.set(query={}).render_as_string(hide_password=True).removeprefix("sqlite:///")
         self._closed = False
-        self._timeout = timeout
         # SQLite has one writer at a time: waiting here is fair and immediate, waiting there is a poll.
         self._write_turn = (
             threading.RLock() if url.get_backend_name() == "sqlite" else contextlib.nullcontext()
@@ -75,6 +72,7 @@ class Database:
             url = prepare_file(url)
         self._engine = build_engine(url, timeout=timeout, connections=connections, synchronous=synchronous)
         self._compiler = Compiler(self._engine.dialect)
+        self._transactions = self._postgres_transactions(timeout) if self.dialect == "postgresql" else None
         self._executor = ThreadPoolExecutor(connections, thread_name_prefix="conversations")
         self._batches = Batches(self.write)
         try:
@@ -134,43 +132,16 @@ class Database:
         self._engine.dispose()
 
     def _transact(self, work: Callable[[Transaction], T], *, writer: bool) -> T:
-        until = time.monotonic() + self._timeout
-        pause = _SHORTEST_PAUSE
-        while True:
-            try:
-                return self._attempt(work, writer=writer)
-            except (self._engine.dialect.loaded_dbapi.Error, DBAPIError) as error:
-                if self.dialect != "postgresql" or not postgres.is_passing(error):
-                    raise
-                if time.monotonic() > until:
-                    raise
-                if isinstance(error, DBAPIError):  # no connection: the server restarts, or is full
-                    time.sleep(pause)
-                    pause = min(2 * pause, _LONGEST_PAUSE)
-
-    def _attempt(self, work: Callable[[Transaction], T], *, writer: bool) -> T:
+        if self._transactions is not None:
+            return self._transactions.run(work, writer=writer)
         connection = self._engine.raw_connection()
         try:
             connection.cursor().execute(begin_statement(self.dialect, writer=writer))
             result = work(Transaction(connection, compiler=self._compiler, dialect=self.dialect))
-            self._commit(connection, writer=writer)
+            connection.commit()
             return result
         finally:
-            if getattr(connection.driver_connection, "closed", False):
-                connection.invalidate()  # there is nothing to roll back on it
             connection.close()  # back to the pool, which rolls back what was not committed
-
-    def _commit(self, connection: PoolProxiedConnection, *, writer: bool) -> None:
-        try:
-            connection.commit()
-        except self._engine.dialect.loaded_dbapi.Error as error:
-            if writer and getattr(connection.driver_connection, "closed", False):
-                raise DatabaseError(
-                    f"{self.name}: the connection was lost during a commit, so the last step is stored "
-                    "either whole or not at all, and which of them is not known: load the conversation and go on "
-                    f"from what it has ({postgres.explain(error)})"
-                ) from error
-            raise
 
     def _check_open(self) -> None:
         if self._closed:
@@ -194,6 +165,11 @@ class Database:
             raise DatabaseError(f"{self.name}: {self._explain(error)}") from error
         except SQLAlchemyError as error:
             raise DatabaseError(f"{self.name}: {error}") from error
+
+    def _postgres_transactions(self, timeout: float) -> Transactions:
+        from agent.persistence.postgres_transactions import Transactions
+
+        return Transactions(self._engine, name=self.name, timeout=timeout)
 
     def _explain(self, error: BaseException | None) -> str:
         return postgres.explain(error) if self.dialect == "postgresql" else _explain(error)

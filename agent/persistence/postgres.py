@@ -20,6 +20,8 @@ SCHEMA: Final = "vllm_agent"
 _SCHEMA_LOCK: Final = 0x76_6C_6C_6D
 """Of this advisory lock only one process at a time creates or migrates tables ("vllm" in ASCII)."""
 _CONNECT_SECONDS: Final = 10
+_OLDEST: Final = 13_00_00
+"""The first version that can decompose texts, which searching without accents needs."""
 
 _PASSING: Final = frozenset(
     {
@@ -31,8 +33,8 @@ _PASSING: Final = frozenset(
         "57P03",  # cannot_connect_now: it is starting up
     }
 )
-_PASSING_WORDS: Final = ("starting up", "shutting down", "recovery mode", "too many", "remaining connection")
-"""A refused connection has no code, only a text."""
+_LASTING_WORDS: Final = ("authentication", "password", "pg_hba", "does not exist", "permission")
+"""A connection that was refused has no code, only a text. What a restarting server says has many forms."""
 
 _ADVICE: Final = {
     "28": "check the user and the password in the address",
@@ -90,12 +92,14 @@ def build_engine(url: URL, *, timeout: float, connections: int, json_serializer:
         raise ConfigurationError(
             f"{url.set(query={}).render_as_string()} is no address of a database: {error}"
         ) from error
-    settings = [f"SET lock_timeout = {math.ceil(timeout * 1000)}"]
+    # Compiling a plan costs more than any statement of ours takes.
+    settings = [f"SET lock_timeout = {math.ceil(timeout * 1000)}", "SET jit = off"]
     if "search_path" not in str(url.query.get("options", "")):
         settings.append(f"SET search_path TO {SCHEMA}")
 
     @event.listens_for(engine, "connect", insert=True)
     def configure(connection: Any, _record: object) -> None:
+        _require_what_we_need(connection)
         connection.prepare_threshold = 1  # a step runs a dozen statements, the same ones every time
         connection.execute("; ".join(settings))
 
@@ -108,18 +112,22 @@ def build_engine(url: URL, *, timeout: float, connections: int, json_serializer:
     return engine
 
 
-def create_schema(connection: Connection) -> None:
-    """Create the schema for the tables, unless the address names one.
-
-    Raises:
-        DatabaseError: The database cannot hold every character.
-    """
-    encoding = connection.exec_driver_sql("SHOW server_encoding").scalar()
-    if encoding not in ("UTF8", b"UTF8"):
+def _require_what_we_need(connection: Any) -> None:
+    info = connection.info
+    if info.server_version < _OLDEST:
         raise DatabaseError(
-            f"{connection.engine.url.database} has the encoding {encoding!s}, which cannot hold every "
-            "character: make a database with CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0"
+            f"the server is PostgreSQL {info.server_version // 10_000}: 13 or newer is needed"
         )
+    encoding = info.parameter_status("server_encoding")
+    if encoding != "UTF8":
+        raise DatabaseError(
+            f"the database {info.dbname} has the encoding {encoding}, which cannot hold every character: "
+            "make one with CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0"
+        )
+
+
+def create_schema(connection: Connection) -> None:
+    """Create the schema for the tables, unless the address names one."""
     if connection.exec_driver_sql("SELECT current_schema()").scalar() is None:
         connection.exec_driver_sql(f"CREATE SCHEMA {SCHEMA}")
 
@@ -132,8 +140,7 @@ def is_passing(error: BaseException) -> bool:
     original = _original(error)
     if type(original).__name__ not in ("OperationalError", "ConnectionTimeout"):
         return False
-    said = str(original)
-    return "FATAL" not in said or any(word in said for word in _PASSING_WORDS)
+    return not any(word in str(original) for word in _LASTING_WORDS)
 
 
 def explain(error: BaseException | None) -> str:
