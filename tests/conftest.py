@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
+import postgres_server
 import pytest
 import setuptools as _  # noqa: F401  (before anything imports the standard library's distutils, which it replaces)
 from hypothesis import settings
+from postgres_server import PostgresServer
 from vllm_server import VLLMServer, serve
 
 from agent import ChatVLLM
@@ -36,3 +38,18 @@ def vllm_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VLLMServer
     log = tmp_path_factory.mktemp("vllm") / "server.log"
     with serve(embedded_model(), log, "--enable-tokenizer-info-endpoint") as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A real PostgreSQL on loopback; CI has to have one."""
+    if postgres_server.programs() is None:
+        (pytest.fail if "CI" in os.environ else pytest.skip)(postgres_server.MISSING)
+    with postgres_server.serve() as server:
+        yield server
+
+
+@pytest.fixture
+def postgres_url(postgres: PostgresServer) -> str:
+    """The address of a new empty database."""
+    return postgres.new_database()

@@ -12,17 +12,20 @@ import contextlib
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import ParamSpec, TypeVar
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError, TimeoutError
 
 from agent.errors import DatabaseError
-from agent.persistence import schema
+from agent.persistence import postgres, schema
 from agent.persistence.batches import Batches
 from agent.persistence.dialects import Synchronous, begin_statement, build_engine, for_writing, in_memory
 from agent.persistence.locations import prepare_file
 from agent.persistence.transactions import Compiler, Transaction
+
+if TYPE_CHECKING:
+    from agent.persistence.postgres_transactions import Transactions
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -58,7 +61,7 @@ class Database:
         self, url: URL, *, timeout: float = 30.0, connections: int = 8, synchronous: Synchronous = "normal"
     ) -> None:
         self.url = url
-        self.name = url.render_as_string(hide_password=True).removeprefix("sqlite:///")
+        self.name = url.set(query={}).render_as_string(hide_password=True).removeprefix("sqlite:///")
         self._closed = False
         # SQLite has one writer at a time: waiting here is fair and immediate, waiting there is a poll.
         self._write_turn = (
@@ -69,6 +72,7 @@ class Database:
             url = prepare_file(url)
         self._engine = build_engine(url, timeout=timeout, connections=connections, synchronous=synchronous)
         self._compiler = Compiler(self._engine.dialect)
+        self._transactions = self._postgres_transactions(timeout) if self.dialect == "postgresql" else None
         self._executor = ThreadPoolExecutor(connections, thread_name_prefix="conversations")
         self._batches = Batches(self.write)
         try:
@@ -98,14 +102,7 @@ class Database:
         with self._translated(), self._write_turn, self._engine.connect() as connection:
             driver = connection.connection.driver_connection
             assert driver is not None
-            autocommit = getattr(driver, "autocommit", None)
-            if self.dialect == "postgresql":
-                driver.autocommit = True
-            try:
-                driver.cursor().execute(statement)
-            finally:
-                if self.dialect == "postgresql":
-                    driver.autocommit = autocommit
+            driver.cursor().execute(statement)
 
     async def awrite(self, prepare: Callable[[], Callable[[Transaction], T]]) -> T:
         """Async form of :meth:`write`.
@@ -135,10 +132,11 @@ class Database:
         self._engine.dispose()
 
     def _transact(self, work: Callable[[Transaction], T], *, writer: bool) -> T:
+        if self._transactions is not None:
+            return self._transactions.run(work, writer=writer)
         connection = self._engine.raw_connection()
         try:
-            if begin := begin_statement(self.dialect, writer=writer):
-                connection.cursor().execute(begin)
+            connection.cursor().execute(begin_statement(self.dialect, writer=writer))
             result = work(Transaction(connection, compiler=self._compiler, dialect=self.dialect))
             connection.commit()
             return result
@@ -162,11 +160,19 @@ class Database:
                 f"no connection to {self.name} became free in time; raise connections= or run less at once"
             ) from error
         except DBAPIError as error:
-            raise DatabaseError(f"{self.name}: {_explain(error.orig)}") from error
+            raise DatabaseError(f"{self.name}: {self._explain(error.orig)}") from error
         except self._engine.dialect.loaded_dbapi.Error as error:
-            raise DatabaseError(f"{self.name}: {_explain(error)}") from error
+            raise DatabaseError(f"{self.name}: {self._explain(error)}") from error
         except SQLAlchemyError as error:
             raise DatabaseError(f"{self.name}: {error}") from error
+
+    def _postgres_transactions(self, timeout: float) -> Transactions:
+        from agent.persistence.postgres_transactions import Transactions
+
+        return Transactions(self._engine, name=self.name, timeout=timeout)
+
+    def _explain(self, error: BaseException | None) -> str:
+        return postgres.explain(error) if self.dialect == "postgresql" else _explain(error)
 
 
 def _explain(error: BaseException | None) -> str:

@@ -10,12 +10,24 @@ import json
 from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
-from sqlalchemy import ColumnElement, Connection, Engine, Table, cast, create_engine, event, func, literal
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Engine,
+    Table,
+    Text,
+    cast,
+    create_engine,
+    event,
+    func,
+    literal,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL
 from sqlalchemy.pool import StaticPool
 
-from agent.errors import ConfigurationError, MissingExtraError
+from agent.errors import ConfigurationError
+from agent.persistence import postgres
 from agent.persistence.tables import checkpoints
 
 Synchronous = Literal["normal", "full"]
@@ -47,17 +59,19 @@ def build_engine(url: URL, *, timeout: float, connections: int, synchronous: Syn
     if url.get_backend_name() == "sqlite":
         return _sqlite_engine(url, timeout=timeout, connections=connections, synchronous=synchronous)
     if url.get_backend_name() == "postgresql":
-        return _postgres_engine(url, timeout=timeout, connections=connections)
+        return postgres.build_engine(url, timeout=timeout, connections=connections, json_serializer=to_json)
     raise ConfigurationError(
         f"conversations cannot be stored in a {url.get_backend_name()!r} database: "
         "give a file path, sqlite:///… or postgresql://…"
     )
 
 
-def begin_statement(dialect: str, *, writer: bool) -> str | None:
-    """What starts a transaction on the driver's own connection; ``None`` if the driver does it itself."""
+def begin_statement(dialect: str, *, writer: bool) -> str:
+    """What starts a transaction on the driver's own connection."""
     if dialect == "postgresql":
-        return None
+        # What a read finds has to fit together, though it takes several statements. A write takes the lock of
+        # its thread with its first statement, and has to see what the one before it has committed.
+        return "BEGIN" if writer else "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY"
     return "BEGIN IMMEDIATE" if writer else "BEGIN"
 
 
@@ -81,17 +95,31 @@ def insert(dialect: str, table: Table) -> sqlite.Insert | postgresql.Insert:
 
 
 def metadata_matches(dialect: str, wanted: Mapping[str, Any]) -> list[ColumnElement[bool]]:
-    """Conditions that a checkpoint's metadata has these values; keys and values are bound, never spliced."""
-    if dialect == "postgresql":
-        return [checkpoints.c.metadata.op("@>")(cast(literal(to_json(dict(wanted))), postgresql.JSONB))]
-    return [_sqlite_matches(key, value) for key, value in wanted.items()]
+    """Conditions that a checkpoint's metadata has these values; keys and values are bound, never spliced.
+
+    A dot in a key leads into a nested object, and ``None`` stands for what is null or not there.
+
+    Raises:
+        ConfigurationError: A key that cannot occur.
+    """
+    for key in wanted:
+        if '"' in key or not key.isprintable():
+            raise ConfigurationError(
+                f"metadata key {key!r} in a filter: quotes and control characters cannot occur"
+            )
+    matches = _postgres_matches if dialect == "postgresql" else _sqlite_matches
+    return [matches(key, value) for key, value in wanted.items()]
+
+
+def _postgres_matches(key: str, value: Any) -> ColumnElement[bool]:
+    path = literal(key.split("."), postgresql.ARRAY(Text))
+    found: ColumnElement[Any] = func.coalesce(
+        checkpoints.c.metadata.op("#>")(path), cast(literal("null", Text), postgresql.JSONB)
+    )
+    return found == cast(literal(to_json(value), Text), postgresql.JSONB)
 
 
 def _sqlite_matches(key: str, value: Any) -> ColumnElement[bool]:
-    if '"' in key or not key.isprintable():
-        raise ConfigurationError(
-            f"metadata key {key!r} in a filter: quotes and control characters cannot occur"
-        )
     path = "$" + "".join(f'."{part}"' for part in key.split("."))
     found: ColumnElement[Any] = func.json_extract(checkpoints.c.metadata, path)
     if value is None:
@@ -128,22 +156,6 @@ def _sqlite_engine(url: URL, *, timeout: float, connections: int, synchronous: S
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
         writer = connection.get_execution_options().get("writer")
-        connection.exec_driver_sql(begin_statement("sqlite", writer=bool(writer)) or "")
+        connection.exec_driver_sql(begin_statement("sqlite", writer=bool(writer)))
 
     return engine
-
-
-def _postgres_engine(url: URL, *, timeout: float, connections: int) -> Engine:
-    try:
-        return create_engine(
-            url.set(drivername="postgresql+psycopg"),
-            json_serializer=to_json,
-            pool_size=connections,
-            max_overflow=0,
-            pool_timeout=timeout,
-            pool_pre_ping=True,  # a restarted server costs a new connection, not a failed run
-        )
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(
-            "PostgreSQL needs the package psycopg, which is not installed: pip install 'vllm-agent[postgres]'"
-        ) from error

@@ -6,7 +6,15 @@ a row there takes it out of the index.
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from typing import Final
+
+_INDEXED: Final = 200_000
+"""Characters of a message that can be found: PostgreSQL refuses to store an index entry above 1 MiB."""
+
+_MARKS: Final = r"[\u0300-\u036F]"
+"""Accents, once a text is decomposed; as a regular expression for Python and for PostgreSQL."""
 
 DDL: Final = {
     "sqlite": (
@@ -18,8 +26,9 @@ DDL: Final = {
         "INSERT INTO message_index(message_index, rowid, text) VALUES ('delete', old.id, old.text); END",
     ),
     "postgresql": (
-        "ALTER TABLE message_texts ADD COLUMN indexed tsvector "
-        "GENERATED ALWAYS AS (to_tsvector('simple', text)) STORED",
+        "ALTER TABLE message_texts ADD COLUMN indexed tsvector GENERATED ALWAYS AS "
+        f"(to_tsvector('simple', regexp_replace(normalize(left(text, {_INDEXED}), NFKD), "
+        f"'{_MARKS}', '', 'g'))) STORED",
         "CREATE INDEX message_texts_indexed ON message_texts USING gin (indexed)",
     ),
 }
@@ -40,15 +49,18 @@ QUERY: Final = {
 
 FORGET: Final = {
     "sqlite": ("INSERT INTO message_index(message_index) VALUES ('optimize')", "VACUUM"),
-    "postgresql": ("VACUUM",),
+    "postgresql": (
+        "VACUUM (FULL) threads, thread_tags, checkpoints, channels, items, writes, tool_calls, message_texts",
+    ),
 }
 """What makes deleted text unreadable in the files, and gives their space back."""
 
 
 def query(dialect: str, words: str) -> str:
     """What a person typed as a query without syntax errors: every word, the last one as a beginning."""
-    quoted = [word.replace('"', "").replace("'", "") for word in words.split()]
+    quoted = [re.sub(r"[\"'\\\x00]", "", word) for word in words.split()]
     quoted = [word for word in quoted if any(map(str.isalnum, word))]
     if dialect == "postgresql":
+        quoted = [re.sub(_MARKS, "", unicodedata.normalize("NFKD", word)) for word in quoted]
         return " & ".join(f"'{word}'" for word in quoted) + (":*" if quoted else "")
     return " ".join(f'"{word}"' for word in quoted) + ("*" if quoted else "")

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from langgraph.checkpoint.serde.base import SerializerProtocol
-from sqlalchemy import Update, bindparam, delete, literal, null, select, update
+from sqlalchemy import Update, and_, bindparam, case, delete, literal, null, select, update
 
 from agent.errors import PersistenceError
 from agent.persistence.database import Database
@@ -51,7 +51,15 @@ _FINISH = _CHANGE.values(
 )
 _RESTART = _CHANGE.values(
     status=literal("started"),
-    attempts=tool_calls.c.attempts + 1,
+    attempts=case(
+        (
+            and_(
+                tool_calls.c.started_at == bindparam("started_at"), tool_calls.c.owner == bindparam("owner")
+            ),
+            tool_calls.c.attempts,  # this very restart, stored again
+        ),
+        else_=tool_calls.c.attempts + 1,
+    ),
     started_at=bindparam("started_at"),
     owner=bindparam("owner"),
     finished_at=null(),
@@ -148,12 +156,15 @@ class ToolJournal:
 
     def _beginning(self, thread_id: str, call_id: str, tool: str) -> Callable[[Transaction], Record | None]:
         key = {"thread_id": thread_id, "call_id": call_id}
-        started = {"tool": tool, "status": "started", "attempts": 1, "started_at": now(), "owner": _owner()}
+        owner = _owner()
+        started = {"tool": tool, "status": "started", "attempts": 1, "started_at": now(), "owner": owner}
 
         def work(transaction: Transaction) -> Record | None:
-            if transaction.run(self._insert, {**key, **started}) == 1:
+            if transaction.changed(self._insert, {**key, **started}) == 1:
                 return None
-            return transaction.first(_CALL, key)
+            row = transaction.first(_CALL, key)
+            # Stored by this very call, whose commit was answered by nobody?
+            return None if row is not None and (row[4], row[6]) == (started["started_at"], owner) else row
 
         return work
 
@@ -165,7 +176,7 @@ class ToolJournal:
         self, statement: Update, thread_id: str, call_id: str, values: Mapping[str, Any]
     ) -> None:
         parameters = {"of": thread_id, "call": call_id, **values}
-        changed = await self._database.awrite(lambda: lambda each: each.run(statement, parameters))
+        changed = await self._database.awrite(lambda: lambda each: each.changed(statement, parameters))
         if changed == 0:
             raise PersistenceError(
                 f"tool call {call_id!r} of conversation {thread_id!r} is not in the journal: begin it first"

@@ -110,14 +110,14 @@ def store(transaction: Transaction, serde: Any, encoded: EncodedList, *, key: di
         encoded: From :func:`encode`.
         key: ``thread_id``, ``ns`` and ``channel``.
     """
-    stored = transaction.value(sql.NEWEST_LIST, key)
+    stored, last = transaction.all(sql.LIST_STATE, key)[0]
     base = Manifest.load(stored) if stored is not None else None
     known: list[int | None] = []
     if base and _digest(encoded.plain[: base.length]) == base.digest:
         known.extend(base.numbers())
     elif base:
         known.extend(_look_up(transaction, serde, encoded.plain, base=base, key=key))
-    numbers = _number(transaction, serde, encoded, known=known, key=key)
+    numbers = _number(transaction, serde, encoded, known=known, key=key, following=last + 1)
     return Manifest(snapshot=encoded.snapshot, runs=tuple(_runs(numbers)), digest=_digest(encoded.plain))
 
 
@@ -128,9 +128,9 @@ def _number(
     *,
     known: Sequence[int | None],
     key: dict[str, str],
+    following: int,
 ) -> list[int]:
     """The number of every element, inserting those that have none yet."""
-    following = transaction.value(sql.LAST_ITEM, key) + 1
     rows = []
     numbers = []
     for position in range(len(encoded.plain)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from urllib.parse import quote
 
@@ -31,11 +32,12 @@ def database_url(where: str | os.PathLike[str] | None) -> URL:
         return URL.create("sqlite", database=":memory:")
     if isinstance(where, str) and "://" in where:
         try:
-            url = make_url(where)
-        except ArgumentError as error:
+            # The older name that several hosters and libpq itself use.
+            url = make_url(re.sub("^postgres://", "postgresql://", where))
+        except (ArgumentError, ValueError):
             raise ConfigurationError(
-                f"{where!r} is no database URL: give a path, sqlite:///… or postgresql://…"
-            ) from error
+                f"{_without_password(where)!r} is no database URL: give a path, sqlite:///… or postgresql://…"
+            ) from None  # the error's own text has the password
         if url.get_backend_name() == "sqlite" and url.database not in (None, "", ":memory:"):
             return _file_url(Path(url.database or ""))
         return url
@@ -82,6 +84,10 @@ def database_files(url: URL) -> list[Path]:
     """The SQLite file and its side files, those that exist."""
     names = [f"{url.database}{suffix}" for suffix in ("", *_SQLITE_SUFFIXES)]
     return [path for name in names if (path := Path(name)).is_file()]
+
+
+def _without_password(url: str) -> str:
+    return re.sub(r"(//[^/:@]*):.*@", r"\1:***@", url)
 
 
 def _data_directory() -> Path:

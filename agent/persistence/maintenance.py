@@ -48,6 +48,7 @@ def copy(transaction: Transaction, source: str, target: str) -> None:
         raise ConflictError(
             f"cannot copy conversation {source!r} to {target!r}: there is one of that id already"
         )
+    transaction.must_not_repeat()
     for table in STATE_TABLES:
         names = [column.name for column in table.columns]
         values = [literal(target).label(name) if name == "thread_id" else table.c[name] for name in names]

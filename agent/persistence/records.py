@@ -116,7 +116,7 @@ def title_of(messages: Any) -> str | None:
     """The first question, shortened to one line."""
     for message in messages if isinstance(messages, list | tuple) else [messages]:
         if isinstance(message, HumanMessage):
-            line = " ".join(str(message.text).split())
+            line = " ".join(str(message.text).replace("\0", " ").split())  # PostgreSQL's texts have no NUL
             return line if len(line) <= TITLE_LENGTH else line[: TITLE_LENGTH - 1].rstrip() + "…"
     return None
 

@@ -11,6 +11,7 @@ from importlib import resources
 from sqlalchemy import Connection, Engine, inspect, select
 
 from agent.errors import DatabaseError
+from agent.persistence import postgres
 from agent.persistence.tables import REVISIONS, metadata, revisions
 
 _HEAD = REVISIONS[-1]
@@ -29,6 +30,8 @@ def ensure(readers: Engine, writers: Engine, *, name: str) -> None:
     with writers.begin() as connection:
         revision = _revision(connection)  # another process may have come first
         if revision is None:
+            if connection.dialect.name == "postgresql":
+                postgres.create_schema(connection)
             _create(connection, name=name)
         elif revision not in REVISIONS:
             raise DatabaseError(
@@ -60,8 +63,8 @@ def _create(connection: Connection, *, name: str) -> None:
     ours = set(metadata.tables)
     if foreign := ours.intersection(inspect(connection).get_table_names()):
         raise DatabaseError(
-            f"{name} holds another program's tables ({', '.join(sorted(foreign))}): give another path. "
-            "Files of langgraph-checkpoint-sqlite are read by `vllm-agent threads import`"
+            f"{name} holds another program's tables ({', '.join(sorted(foreign))}): give another path, or "
+            "another database. What LangGraph's own savers wrote is read by `vllm-agent threads import`"
         )
     metadata.create_all(connection)
     connection.execute(revisions.insert().values(version_num=_HEAD))

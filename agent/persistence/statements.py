@@ -5,7 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Table, and_, bindparam, case, func, literal, select, tuple_, update
+from sqlalchemy import (
+    ColumnElement,
+    Table,
+    and_,
+    bindparam,
+    case,
+    exists,
+    func,
+    literal,
+    select,
+    tuple_,
+    update,
+)
 from sqlalchemy.sql import Select
 
 from agent.persistence.dialects import insert
@@ -114,13 +126,15 @@ WRITES = select(
 )
 CHANNEL_WRITES = WRITES.where(writes.c.channel.in_(bindparam("names", expanding=True)))
 
-NEWEST_LIST = (
+LIST_STATE = select(
     select(channels.c.value)
     .where(_of_channel(channels), channels.c.type == "list")
     .order_by(channels.c.version.desc())
     .limit(1)
+    .scalar_subquery(),
+    select(func.coalesce(func.max(items.c.seq), 0)).where(_of_channel(items)).scalar_subquery(),
 )
-LAST_ITEM = select(func.coalesce(func.max(items.c.seq), 0)).where(_of_channel(items))
+"""The newest manifest of a list, and the number of its last element."""
 ITEM_RANGE = (
     select(items.c.seq, items.c.type, items.c.value)
     .where(_of_channel(items), items.c.seq.between(bindparam("first"), bindparam("last")))
@@ -192,7 +206,15 @@ class Inserts:
 
 ADD_MESSAGES = (
     update(threads)
-    .where(threads.c.thread_id == bindparam("of"))
+    .where(
+        threads.c.thread_id == bindparam("of"),
+        # Stored again, a checkpoint adds nothing.
+        ~exists().where(
+            checkpoints.c.thread_id == bindparam("of"),
+            checkpoints.c.ns == "",
+            checkpoints.c.checkpoint_id == bindparam("checkpoint_id"),
+        ),
+    )
     .values(
         messages=threads.c.messages
         + select(

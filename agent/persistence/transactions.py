@@ -91,12 +91,16 @@ class Transaction:
         row = self.first(statement, parameters)
         return None if row is None else row[0]
 
-    def run(self, statement: ClauseElement, *rows: Parameters) -> int:
-        """Run a constant statement for each of these parameters; the number of rows that it changed."""
+    def run(self, statement: ClauseElement, *rows: Parameters) -> None:
+        """Run a constant statement for each of these parameters."""
         if len(rows) == 1:
             self._cursor.execute(*self._compiler.constant(statement, rows[0]))
         elif rows:
             self._cursor.executemany(self._compiler.constant(statement, rows[0])[0], rows)
+
+    def changed(self, statement: ClauseElement, parameters: Parameters) -> int:
+        """Run a constant statement; the number of rows that it changed."""
+        self._cursor.execute(*self._compiler.constant(statement, parameters))
         changed: int = self._cursor.rowcount
         return changed
 
@@ -105,3 +109,6 @@ class Transaction:
         self._cursor.execute(*self._compiler.once(statement))
         rows: list[Record] = self._cursor.fetchall() if self._cursor.description else []
         return rows
+
+    def must_not_repeat(self) -> None:
+        """Say that running the work twice is not the same as running it once; SQLite never does."""

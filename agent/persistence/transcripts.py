@@ -96,7 +96,7 @@ def index_messages(database: Database, serde: SerializerProtocol) -> None:
 
 def _index(transaction: Transaction, *, serde: SerializerProtocol, thread_id: str, changed_at: str) -> None:
     found = messages_at(transaction, serde, Address(thread_id, "", None))
-    texts = [(message.type, str(message.text)) for message in (found[1] if found else ())]
+    texts = [(message.type, str(message.text).replace("\0", " ")) for message in (found[1] if found else ())]
     transaction.once(delete(message_texts).where(message_texts.c.thread_id == thread_id))
     rows = [
         {"thread_id": thread_id, "position": position, "role": role, "text": text}

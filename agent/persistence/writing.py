@@ -85,10 +85,10 @@ class CheckpointWriter:
             if not address.ns and metadata.get("source") != "fork":
                 self._refuse_silent_fork(transaction, address, checkpoint["id"])
             self._store_values(transaction, address, encoded, versions=stored)
-            transaction.run(self._inserts.checkpoint, row)
             if delta and not address.ns:
-                parent = {"of": address.thread_id, "parent_id": address.checkpoint_id}
-                transaction.run(sql.ADD_MESSAGES, parent)
+                step = {"parent_id": address.checkpoint_id, "checkpoint_id": checkpoint["id"]}
+                transaction.run(sql.ADD_MESSAGES, {"of": address.thread_id, **step})
+            transaction.run(self._inserts.checkpoint, row)
 
         return work
 

@@ -49,9 +49,12 @@ class SyncMethods(BaseCheckpointSaver[str]):
 
 @pytest.mark.parametrize("capability", [capability.value for capability in Capability])
 @pytest.mark.parametrize("kind", ["async", "sync"])
-@pytest.mark.parametrize("place", ["file", "memory"])
-async def test_conformance(place: str, kind: str, capability: str, tmp_path: Path) -> None:
-    where = ":memory:" if place == "memory" else tmp_path / "conversations.sqlite"
+@pytest.mark.parametrize("place", ["file", "memory", "postgresql"])
+async def test_conformance(
+    place: str, kind: str, capability: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    places = {"file": str(tmp_path / "conversations.sqlite"), "memory": ":memory:"}
+    where = places.get(place) or request.getfixturevalue("postgres_url")
 
     @checkpointer_test(name=f"{place}-{kind}")
     async def saver() -> AsyncIterator[BaseCheckpointSaver[str]]:

@@ -42,8 +42,8 @@ class Delta(TypedDict):
 
 
 @pytest.fixture
-def saver(tmp_path: Path) -> Iterator[SQLSaver]:
-    with open_checkpointer(tmp_path / "c.sqlite") as opened:
+def saver(where: str) -> Iterator[SQLSaver]:
+    with open_checkpointer(where) as opened:
         yield opened
 
 
@@ -164,6 +164,7 @@ def test_search(graph: Any, store: ConversationStore) -> None:
     assert "recipe" in store.search("recipe")[0].excerpt
 
 
+@pytest.mark.parametrize("where", ["sqlite"], indirect=True)
 def test_delete_is_for_good(tmp_path: Path, graph: Any, store: ConversationStore) -> None:
     converse(graph, "a", "my password is swordfish")
     converse(graph, "b", "hello")
@@ -301,16 +302,14 @@ def test_messages_merge_as_langgraph_merges_them(written: Any) -> None:
     assert [(m.type, m.text) for m in found] == [(m.type, m.text) for m in expected]  # type: ignore[union-attr]
 
 
-def test_listing_without_opening(
-    tmp_path: Path, graph: Any, saver: SQLSaver, store: ConversationStore
-) -> None:
+def test_listing_without_opening(where: str, graph: Any, saver: SQLSaver, store: ConversationStore) -> None:
     for name in ("a", "b"):
         converse(graph, name, f"question {name}")
     store.tag("a", "work")
-    assert list_conversations(tmp_path / "c.sqlite") == store.list()
-    assert [each.id for each in list_conversations(tmp_path / "c.sqlite", tag="work")] == ["a"]
+    assert list_conversations(where) == store.list()
+    assert [each.id for each in list_conversations(where, tag="work")] == ["a"]
     store.fork("a", checkpoint_id=store.checkpoints("a")[0], new_id="c")  # its count is unknown until asked
-    assert [each.message_count for each in list_conversations(tmp_path / "c.sqlite")] == [2, 2, 2]
+    assert [each.message_count for each in list_conversations(where)] == [2, 2, 2]
 
 
 def test_listing_imports_no_langgraph(tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 from langchain_core.messages import ToolMessage
@@ -16,8 +15,8 @@ CALL = {"thread_id": "t", "call_id": "c1"}
 
 
 @pytest.fixture
-async def saver(tmp_path: Path) -> AsyncIterator[SQLSaver]:
-    async with open_checkpointer(tmp_path / "c.sqlite") as opened:
+async def saver(where: str) -> AsyncIterator[SQLSaver]:
+    async with open_checkpointer(where) as opened:
         yield opened
 
 

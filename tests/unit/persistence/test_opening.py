@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import os
 import sqlite3
 import stat
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -92,9 +92,8 @@ def test_not_a_database_we_know(bad: str) -> None:
         pass
 
 
-def test_postgres_without_its_driver_names_the_extra() -> None:
-    if importlib.util.find_spec("psycopg"):
-        pytest.skip("psycopg is installed")
+def test_postgres_without_its_driver_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "psycopg", None)
     with (
         pytest.raises(MissingExtraError, match=r"vllm-agent\[postgres\]"),
         open_checkpointer("postgresql://localhost/none"),

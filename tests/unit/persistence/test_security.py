@@ -46,8 +46,8 @@ def nothing_made() -> Iterator[None]:
 
 
 @pytest.fixture
-def saver(tmp_path: Path) -> Iterator[SQLSaver]:
-    with open_checkpointer(tmp_path / "c.sqlite") as opened:
+def saver(where: str) -> Iterator[SQLSaver]:
+    with open_checkpointer(where) as opened:
         yield opened
 
 

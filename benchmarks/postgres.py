@@ -1,0 +1,105 @@
+"""Our saver on PostgreSQL beside LangGraph's ``AsyncPostgresSaver``, in the same run on the same server.
+
+    python -m benchmarks.persistence --postgres
+
+The server is started for it, with PostgreSQL's defaults: commits wait for the disk. Both savers are opened as
+their documentation shows first; ``official_pool`` is the other one with as many connections as ours.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
+
+from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
+from psycopg.rows import dict_row
+from psycopg_pool import AsyncConnectionPool
+
+from agent.persistence import open_checkpointer
+from benchmarks.persistence import ROUNDS, Delta, Whole, best, build, converse
+from tests.postgres_server import PostgresServer, serve
+
+CONNECTIONS = 8
+
+
+@asynccontextmanager
+async def official(url: str) -> AsyncIterator[Any]:
+    async with AsyncPostgresSaver.from_conn_string(url) as saver:
+        await saver.setup()
+        yield saver
+
+
+@asynccontextmanager
+async def official_pool(url: str) -> AsyncIterator[Any]:
+    settings = {"autocommit": True, "prepare_threshold": 0, "row_factory": dict_row}
+    async with AsyncConnectionPool(url, min_size=CONNECTIONS, max_size=CONNECTIONS, kwargs=settings) as pool:
+        saver = AsyncPostgresSaver(pool)  # type: ignore[arg-type]
+        await saver.setup()
+        yield saver
+
+
+Opener = Callable[[str], AbstractAsyncContextManager[Any]]
+SAVERS: dict[str, Opener] = {
+    "ours": lambda url: open_checkpointer(url, connections=CONNECTIONS),
+    "official": official,
+    "official_pool": official_pool,
+}
+_SIZE = (
+    "SELECT sum(pg_total_relation_size(c.oid)) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "
+    "WHERE c.relkind = 'r' AND n.nspname IN ('public', 'vllm_agent')"
+)
+
+
+async def conversation(server: PostgresServer, opener: Opener, state: type, turns: int) -> dict[str, float]:
+    """One long conversation: time a turn, size of its tables, time to load and to list."""
+    url = server.new_database()
+    async with opener(url) as saver:
+        graph = build(saver, state)
+        await converse(graph, "warm", 2)
+        begin = time.perf_counter()
+        await converse(graph, "t", turns)
+        each = (time.perf_counter() - begin) / turns
+        begin = time.perf_counter()
+        listed = [found async for found in saver.alist({"configurable": {"thread_id": "t"}}, limit=100)]
+        listing = time.perf_counter() - begin
+        assert len(listed) == min(100, 3 * turns)
+        begin = time.perf_counter()
+        for _ in range(5):
+            await graph.aget_state({"configurable": {"thread_id": "t"}})
+        loading = (time.perf_counter() - begin) / 5
+    [(size,)] = server.execute(_SIZE, url=url)
+    return {
+        "ms_per_turn": each * 1e3,
+        "megabytes": float(str(size)) / 1e6,
+        "list_100_ms": listing * 1e3,
+        "load_ms": loading * 1e3,
+    }
+
+
+async def concurrent(server: PostgresServer, opener: Opener, turns: int) -> dict[str, float]:
+    """32 conversations at once; a turn is three checkpoints, here called steps."""
+    async with opener(server.new_database()) as saver:
+        graph = build(saver, Whole)
+        await converse(graph, "warm", 2)
+        begin = time.perf_counter()
+        await asyncio.gather(*(converse(graph, f"t{n}", turns) for n in range(32)))
+        return {"steps_per_s": 32 * turns * 3 / (time.perf_counter() - begin)}
+
+
+async def measure(*, turns: int = 200, rounds: int = ROUNDS) -> dict[str, Any]:
+    """All figures, by name and saver."""
+    figures: dict[str, Any] = {name: {} for name in SAVERS}
+    with serve(durable=True) as server:
+        measurements: dict[str, Callable[[Opener], Awaitable[dict[str, float]]]] = {
+            f"whole_{turns}": lambda opener: conversation(server, opener, Whole, turns),
+            f"delta_{turns}": lambda opener: conversation(server, opener, Delta, turns),
+            "concurrent_32": lambda opener: concurrent(server, opener, max(1, turns // 20)),
+        }
+        for group, run in measurements.items():
+            for _ in range(rounds):
+                for name, opener in SAVERS.items():
+                    figures[name][group] = best(figures[name].get(group, {}), await run(opener))
+    return figures
