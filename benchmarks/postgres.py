@@ -1,6 +1,6 @@
 """Our saver on PostgreSQL beside LangGraph's ``AsyncPostgresSaver``, in the same run on the same server.
 
-    python -m benchmarks.persistence --postgres
+    python -m benchmarks.postgres
 
 The server is started for it, with PostgreSQL's defaults: commits wait for the disk. Both savers are opened as
 their documentation shows first; ``official_pool`` is the other one with as many connections as ours.
@@ -8,7 +8,9 @@ their documentation shows first; ``official_pool`` is the other one with as many
 
 from __future__ import annotations
 
+import argparse
 import asyncio
+import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -103,3 +105,26 @@ async def measure(*, turns: int = 200, rounds: int = ROUNDS) -> dict[str, Any]:
                 for name, opener in SAVERS.items():
                     figures[name][group] = best(figures[name].get(group, {}), await run(opener))
     return figures
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--turns", type=int, default=200, help="turns of the long conversation (200)")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help=f"the best of these counts ({ROUNDS})")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    arguments = parser.parse_args()
+    figures = asyncio.run(measure(turns=arguments.turns, rounds=arguments.rounds))
+    if arguments.json:
+        print(json.dumps(figures, indent=2))
+        return
+    for group in figures["ours"]:
+        print(group)
+        for figure in figures["ours"][group]:
+            values = "  ".join(f"{name} {figures[name][group][figure]:10.2f}" for name in SAVERS)
+            print(f"  {figure:14} {values}")
+
+
+if __name__ == "__main__":
+    main()
