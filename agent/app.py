@@ -118,7 +118,9 @@ def open_store(settings: Settings) -> Iterator[ConversationStore]:
         yield ConversationStore(saver)
 
 
-def list_conversations(settings: Settings, *, limit: int, tag: str | None = None) -> Sequence[Conversation]:
+def list_conversations(
+    settings: Settings, *, limit: int, offset: int = 0, tag: str | None = None
+) -> Sequence[Conversation]:
     """The conversations used last; quicker than :func:`open_store`, because it loads none of them.
 
     Raises:
@@ -126,7 +128,7 @@ def list_conversations(settings: Settings, *, limit: int, tag: str | None = None
     """
     from agent.persistence import list_conversations
 
-    return list_conversations(_database(settings), limit=limit, tag=tag)
+    return list_conversations(_database(settings), limit=limit, offset=offset, tag=tag)
 
 
 def build_model(settings: Settings, *, on_stage: StageCallback | None = None) -> ChatVLLM:

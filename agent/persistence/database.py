@@ -87,6 +87,11 @@ class Database:
         """``sqlite`` or ``postgresql``."""
         return self._engine.dialect.name
 
+    @property
+    def read_only(self) -> bool:
+        """Whether the file cannot be written."""
+        return self._engine.url.query.get("mode") == "ro"
+
     def read(self, work: Callable[[Transaction], T]) -> T:
         """Run ``work`` in a transaction that sees one moment of the database and writes nothing."""
         with self._translated(), self._read_turn:

@@ -1,7 +1,7 @@
 """The elements of stored lists, as they are fetched: row by row, or a long run of messages in one value.
 
-Ten thousand rows cost more than what is in them: the database makes one value of a long run of messages, which
-is decoded in one go. What is no run of messages comes row by row.
+Ten thousand rows cost more than what is in them: the database makes one value of a long run of messages, and
+it is decoded in one go. What is no run of messages comes row by row.
 """
 
 from __future__ import annotations
@@ -77,7 +77,9 @@ class _Numbered:
         try:
             return [self.elements[number] for number in range(start, start + count)]
         except KeyError as error:
-            raise DatabaseError(f"element {error} of a stored list is missing: the database is damaged") from None
+            raise DatabaseError(
+                f"element {error} of a stored list is missing: the database is damaged"
+            ) from None
 
 
 @dataclass(frozen=True)
