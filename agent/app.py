@@ -128,7 +128,8 @@ def list_conversations(
     """
     from agent.persistence import list_conversations
 
-    return list_conversations(_database(settings), limit=limit, offset=offset, tag=tag)
+    key = settings.encryption_key
+    return list_conversations(_database(settings), limit=limit, offset=offset, tag=tag, encryption_key=key)
 
 
 def build_model(settings: Settings, *, on_stage: StageCallback | None = None) -> ChatVLLM:
@@ -211,7 +212,7 @@ def uses_embedded_model(settings: Settings) -> bool:
 def _open_saver(settings: Settings) -> Iterator[SQLSaver]:
     from agent.persistence import open_checkpointer
 
-    with open_checkpointer(_database(settings)) as saver:
+    with open_checkpointer(_database(settings), encryption_key=settings.encryption_key) as saver:
         yield saver
 
 

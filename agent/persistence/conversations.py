@@ -101,7 +101,9 @@ class ConversationStore:
             ConfigurationError: The conversations are encrypted; an index would give them away.
         """
         if self.saver.encrypted:
-            raise ConfigurationError("encrypted conversations cannot be searched: their words are not stored")
+            raise ConfigurationError(
+                "encrypted conversations cannot be searched: an index of their words would give them away"
+            )
         query = full_text.query(self._database.dialect, words)
         if not query:
             return []

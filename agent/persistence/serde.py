@@ -80,6 +80,11 @@ class StrictSerializer(JsonPlusSerializer):
                 return super().loads_typed(data)
         except (ValueError, TypeError, KeyError) as error:
             raise DatabaseError(f"a stored value of kind {kind!r} is damaged: {error}") from error
+        if "+" in kind:
+            raise DatabaseError(
+                f"a value is stored as {kind!r}, that is, encrypted: open the conversations with their key "
+                "(encryption_key=, or VLLM_AGENT_ENCRYPTION_KEY for the command)"
+            )
         raise DatabaseError(
             f"refused to load a value stored as {kind!r}: only {', '.join(sorted(_KNOWN))} are safe to load. "
             "The database was written by another program, or tampered with"
