@@ -1,8 +1,8 @@
 """Encryption at rest: LangGraph's ``EncryptedSerializer`` around ours, with errors of our own.
 
 What is encrypted are values: messages, other state, tool results. Ids, times, tags, metadata, titles given by
-hand, names of tools and numbers of messages stay readable, because lists are made of them; so does a digest of
-every version of a list, by which somebody who knows a whole conversation can recognise it. There are no
+hand, names of tools and numbers of messages stay readable, because lists are made of them; so does a digest
+of every version of a list, by which somebody who knows a whole conversation can recognise it. There are no
 automatic titles and no search, as both would store words of the conversation in the open.
 """
 

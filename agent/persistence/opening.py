@@ -85,8 +85,8 @@ def open_checkpointer(
         allowed_types: Your own classes that occur in graph states. Others come back as their plain fields: a
             file must not be able to choose which code runs.
         encryption_key: 16, 24 or 32 bytes; encrypts values at rest with AES (extra ``encryption``). Ids,
-            tags, metadata and titles given by ``rename`` stay readable. There are no automatic titles and **no
-            search**, as an index would give the words away. Values stored without a key stay as they are.
+            tags, metadata and titles given by ``rename`` stay readable. There are no automatic titles and
+            **no search**, as an index would give the words away. What was stored without a key stays so.
         cipher: The same with a cipher of your own; see LangGraph's ``EncryptedSerializer``.
         timeout: Seconds to wait for another process that is writing, or for a free connection.
         connections: How many operations may run at once.
