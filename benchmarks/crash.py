@@ -113,11 +113,12 @@ def live(database: str, begun: int) -> None:
         os.write(begun, b"!")
         while True:
             state = graph.get_state(THREAD)
-            if not state.values.get("messages") and not state.next:
+            # Not ``state.next``: it leaves out tasks that have a result which no step has applied yet.
+            if not state.values.get("messages") and not state.tasks:
                 given: Any = {"messages": [("user", "go")]}
             elif state.interrupts:
                 given = Command(resume={each.id: "yes" for each in state.interrupts})
-            elif state.next:
+            elif state.tasks:
                 given = None
             else:
                 return

@@ -1,9 +1,9 @@
 """Taking turns on one conversation: a run that claims it lets others who claim it wait.
 
 Without a claim, of two writers one wins and the other gets a :class:`~agent.errors.ConflictError` when it
-stores its first step. That loses nothing, but a model may have answered for nothing. A claim is held for a run,
-and ends with the process that holds it, however that ends: it is a lock of the operating system on a byte of a
-file beside the SQLite database, or a session's advisory lock in PostgreSQL.
+stores its first step. That loses nothing, but a model may have answered for nothing. A claim is held for a
+run, and ends with the process that holds it, however that ends: it is a lock of the operating system on a
+byte of a file beside the SQLite database, or a session's advisory lock in PostgreSQL.
 """
 
 from __future__ import annotations
