@@ -6,9 +6,9 @@
     python -m benchmarks.persistence --json
 
 A turn is a question and an answer of 200 characters each, through a graph with one node. Times contain
-LangGraph's own work, which is the same for both; each is the best of several, taken in turns. Those that begin
-with ``cpu`` are processor time of all threads, which other work on the machine changes less. The disk is the one
-that holds the temporary directory.
+LangGraph's own work, which is the same for both; each is the best of several, taken in turns. Figures called
+``cpu`` are processor time of all threads, which other work on the machine changes less. The disk is the
+one that holds the temporary directory.
 """
 
 from __future__ import annotations
