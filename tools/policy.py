@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 from langchain_core.tools import BaseTool
 
@@ -26,8 +26,14 @@ class ToolPolicy:
     """
 
     timeout: float | None = 60.0
-    """Seconds that one attempt may take; ``None`` for no limit. Async tools are cancelled. A thread cannot be
-    stopped from outside: a sync tool is given up on, and its thread never blocks the end of the process."""
+    """Seconds that one attempt may take; ``None`` for no limit. Async tools are cancelled; tools in a process
+    of their own are killed with all that they started. A thread is stopped at its next step in Python code;
+    one that waits inside a call cannot be, is given up on, and never blocks the end of the process."""
+
+    isolation: Literal["none", "process"] = "none"
+    """``"process"`` runs each call in a new process, which can be stopped whatever it does and cannot take
+    this one down. That costs a second or so, and function, arguments and result must be such that they can
+    be pickled."""
 
     retries: int = 0
     """How often a failed call is tried again, when it failed with one of ``retry_on``."""
@@ -64,6 +70,8 @@ class ToolPolicy:
             raise ToolPolicyError(
                 f"concurrency={self.concurrency!r}: must be 1 or more, or None for no limit"
             )
+        if self.isolation not in ("none", "process"):
+            raise ToolPolicyError(f"isolation={self.isolation!r}: must be 'none' or 'process'")
         if self.max_output < 200:
             raise ToolPolicyError(f"max_output={self.max_output!r}: must leave room for a note, at least 200")
         self._check_retries()
