@@ -14,8 +14,11 @@
     [policies.calculator]
     timeout = 5
 
-    [options.builtin]                            # for build_tools() of a plugin or module
-    files_root = "notes"
+    [builtin.sql]                                # a built-in tool that is there only when configured;
+    url = "sqlite:///shop.db"                    # options as in tools.builtin, paths relative to this file
+
+    [options.plugin]                             # for build_tools() of a plugin or module
+    currency = "EUR"
 """
 
 from __future__ import annotations
@@ -34,7 +37,8 @@ from tools.policy import ToolPolicy
 from tools.registry import ToolRegistry
 from tools.sources.mcp import McpServer
 
-_KEYS = ("modules", "exclude", "mcp", "toolkits", "policies", "options")
+_KEYS = ("modules", "exclude", "builtin", "mcp", "toolkits", "policies", "options")
+_BUILTIN = "builtin"
 
 
 def load_registry(path: str | os.PathLike[str]) -> ToolRegistry:
@@ -49,7 +53,10 @@ def load_registry(path: str | os.PathLike[str]) -> ToolRegistry:
         name: _at(f"{path}: policies.{name}", _policy, table)
         for name, table in _tables(document, "policies", path).items()
     }
-    registry = ToolRegistry(policies=policies, options=_tables(document, "options", path))
+    options = _tables(document, "options", path)
+    if builtin := _tables(document, _BUILTIN, path):
+        options[_BUILTIN] = {**options.get(_BUILTIN, {}), **builtin, "base": path.parent}
+    registry = ToolRegistry(policies=policies, options=options)
     try:
         _fill(registry, document, path)
     except BaseException:
@@ -59,7 +66,15 @@ def load_registry(path: str | os.PathLike[str]) -> ToolRegistry:
 
 
 def _fill(registry: ToolRegistry, document: dict[str, Any], path: Path) -> None:
-    _at(f"{path}: exclude", lambda: registry.add_plugins(exclude=_names(document, "exclude", path)))
+    exclude = _names(document, "exclude", path)
+    if _BUILTIN in exclude and _BUILTIN in document:
+        raise ToolRegistrationError(
+            f"{path}: the built-in tools are excluded, and there are options for them"
+        )
+    _at(f"{path}: exclude", lambda: registry.add_plugins(exclude=exclude))
+    for problem in registry.problems:  # of others it is a warning; these have been asked for by name
+        if problem.source.startswith(f"plugin {_BUILTIN!r}") and _BUILTIN in document:
+            raise ToolRegistrationError(f"{path}: {problem.error}")
     for module in _names(document, "modules", path):
         is_file = module.endswith(".py") or os.sep in module
         name = os.fspath(path.parent / module) if is_file else module

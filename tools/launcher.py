@@ -10,7 +10,8 @@ What is enforced, and by what; :func:`enforceable` tells what this system offers
 =============  ====================================================================================
 memory, CPU,   ``setrlimit``, per process, on every POSIX system (macOS ignores the memory limit)
 file size
-files          Landlock (Linux 5.13 and later): only the paths that are named can be opened
+files          Landlock (Linux 5.13 and later): only the paths that are named can be opened; root loses
+               what makes it more than other users
 network        seccomp (Linux on x86-64 and ARM64): no socket can be made, of any kind
 processes      seccomp: no further process, no session or group of its own, no signals, no tracing
 =============  ====================================================================================
@@ -19,6 +20,7 @@ A filter of seccomp and a domain of Landlock can be entered by any user and left
 inherit them. Unlike namespaces, both are allowed in ordinary containers.
 """
 
+import contextlib
 import ctypes
 import errno
 import json
@@ -34,6 +36,7 @@ from typing import Any
 
 # <linux/prctl.h>, <linux/seccomp.h>, <linux/audit.h>, <linux/filter.h>
 _PR_SET_NO_NEW_PRIVS, _PR_SET_SECCOMP, _SECCOMP_MODE_FILTER = 38, 22, 2
+_PR_CAPBSET_DROP, _CAPABILITIES = 24, 64
 _KILL, _ERRNO, _ALLOW = 0x80000000, 0x00050000, 0x7FFF0000
 _LOAD, _EQUAL, _AT_LEAST, _AND, _RETURN = 0x20, 0x15, 0x35, 0x54, 0x06
 _CLONE_THREAD = 0x10000
@@ -69,6 +72,7 @@ _SIGNALS = ("kill", "tkill", "tgkill", "pidfd_open", "pidfd_send_signal")
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
 _EXECUTE, _WRITE_FILE, _READ_FILE, _READ_DIR = 1, 2, 4, 8
 _OF_FILES = _EXECUTE | _WRITE_FILE | _READ_FILE | 1 << 14 | 1 << 15  # the rights that a file can have
+_SPECIAL = 1 << 6 | 1 << 9 | 1 << 11  # making device files and sockets: a device could be the whole disk
 
 
 def enforceable() -> frozenset[str]:
@@ -91,6 +95,8 @@ def main() -> None:
             os.close(lifeline)
             os.setsid()
             _confine(limits)
+            for ignored in (signal.SIGPIPE, signal.SIGXFSZ):  # by Python; other programs rely on them
+                signal.signal(ignored, signal.SIG_DFL)
             os.execvpe(command[0], command, os.environ)  # noqa: S606  (no shell is the point)
         except BaseException as error:
             os.write(2, f"{command[0]} cannot be started: {error}\n".encode())
@@ -132,10 +138,22 @@ def _confine(limits: dict[str, Any]) -> None:
             resource.setrlimit(kind, (value, value))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     able = enforceable()
+    limited = not (limits["network"] and limits["children"])
+    if limited or limits.get("readable") is not None or limits.get("writable") is not None:
+        _drop_capabilities()
     if "files" in able and (limits.get("readable") is not None or limits.get("writable") is not None):
         _restrict_files(limits.get("readable"), limits.get("writable"), limits["network"])
-    if "processes" in able and not (limits["network"] and limits["children"]):
+    if "processes" in able and limited:
         _filter_calls(network=limits["network"], children=limits["children"])
+
+
+def _drop_capabilities() -> None:
+    """What makes root more than other users; others have none of it."""
+    if sys.platform != "linux" or os.geteuid():
+        return
+    for capability in range(_CAPABILITIES):
+        with contextlib.suppress(OSError):  # this kernel has no such capability, or this root cannot drop it
+            _prctl(_PR_CAPBSET_DROP, capability)
 
 
 def _restrict_files(readable: list[str] | None, writable: list[str] | None, network: bool) -> None:
@@ -149,7 +167,10 @@ def _restrict_files(readable: list[str] | None, writable: list[str] | None, netw
     size = 24 if version >= 6 else 16 if version >= 4 else 8
     domain = _syscall(_CREATE_RULESET, ctypes.c_char_p(ruleset), ctypes.c_size_t(size), 0)
     look = _EXECUTE | _READ_FILE | _READ_DIR
-    for paths, access in ((["/"] if readable is None else readable, look), (writable or [], handled)):
+    for paths, access in (
+        (["/"] if readable is None else readable, look),
+        (writable or [], handled & ~_SPECIAL),
+    ):
         for path in paths:
             _allow(domain, path, access & handled)
     _allow(domain, "/dev/null", (_READ_FILE | _WRITE_FILE | 1 << 14) & handled)

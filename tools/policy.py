@@ -7,7 +7,7 @@ tool's ``metadata``, so that it survives copies and works for any LangChain tool
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from langchain_core.tools import BaseTool
@@ -15,6 +15,7 @@ from langchain_core.tools import BaseTool
 from tools.errors import ToolPolicyError, ToolTimeoutError
 
 _METADATA_KEY = "tool_policy"
+_ALWAYS_ASKS = "tool_always_asks"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +107,18 @@ DEFAULT_POLICY = ToolPolicy()
 def policy_of(tool: BaseTool) -> ToolPolicy:
     """The policy that travels with ``tool``; the default policy if it has none."""
     policy = (tool.metadata or {}).get(_METADATA_KEY)
-    return policy if isinstance(policy, ToolPolicy) else DEFAULT_POLICY
+    found = policy if isinstance(policy, ToolPolicy) else DEFAULT_POLICY
+    return replace(found, approval=True) if always_asks(tool) and not found.approval else found
+
+
+def asking_always(tool: BaseTool) -> BaseTool:
+    """A copy of ``tool`` for whose calls approval is needed whatever any policy says."""
+    return tool.model_copy(update={"metadata": {**(tool.metadata or {}), _ALWAYS_ASKS: True}})
+
+
+def always_asks(tool: BaseTool) -> bool:
+    """Whether no policy can take back that a person must approve each call."""
+    return (tool.metadata or {}).get(_ALWAYS_ASKS) is True
 
 
 def with_policy(tool: BaseTool, policy: ToolPolicy) -> BaseTool:

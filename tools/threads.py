@@ -9,11 +9,14 @@ process of its own (``ToolPolicy(isolation="process")``).
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import ctypes
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar, cast
 
+T = TypeVar("T")
 Result = tuple[Any, BaseException | None]
 
 
@@ -66,3 +69,31 @@ def _raise_in(thread: threading.Thread, error: type[BaseException] | None) -> No
     assert thread.ident is not None
     what = None if error is None else ctypes.py_object(error)
     ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), what)
+
+
+async def in_thread(work: Callable[[], T], *, name: str) -> T:
+    """Run ``work`` on a thread and wait for it; cancelled, the thread is told to stop.
+
+    Raises:
+        Exception: What ``work`` raises.
+    """
+    loop = asyncio.get_running_loop()
+    finished: asyncio.Future[Result] = loop.create_future()
+
+    def settle(result: Result) -> None:
+        if not finished.done():
+            finished.set_result(result)
+
+    def deliver(result: Result) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            loop.call_soon_threadsafe(settle, result)
+
+    thread = StoppableThread(work, deliver, name=name)
+    try:
+        value, error = await finished
+    except asyncio.CancelledError:
+        thread.stop()
+        raise
+    if error is not None:
+        raise error
+    return cast("T", value)

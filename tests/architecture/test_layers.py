@@ -85,7 +85,7 @@ def test_libraries_have_one_home(library: str, homes: tuple[str, ...]) -> None:
 LATE = {
     "tools.isolation": {"cloudpickle"},
     "tools.builtin.sql": {"sqlalchemy"},
-    "tools.builtin.web": {"httpx"},
+    "tools.builtin.web": {"httpx", "bs4", "markdownify"},
     "tools.builtin.markdown": {"bs4", "markdownify"},
 }
 

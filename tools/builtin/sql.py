@@ -113,12 +113,16 @@ class Database:
             ToolInputError: The statement is wrong, or not allowed.
             ToolError: The database cannot be reached, or the time was over.
         """
-        if not self._writable and (word := _first_word(query)) not in _READING:
+        word = _first_word(query)
+        if not self._writable and word not in _READING:
             raise ToolInputError(f"{word or query!r}: only statements that read are allowed, such as SELECT")
         with self._connected() as connection:
             # The server keeps the rows until they are fetched; ours is not the memory for all of them.
-            options = {"stream_results": True, "max_row_buffer": 100} if not self._writable else {}
-            result = connection.exec_driver_sql(query, execution_options=options)
+            streams = not self._writable and word not in ("explain", "show")  # which no cursor can hold
+            options = {"stream_results": True, "max_row_buffer": 100} if streams else {}
+            # psycopg reads «%» as the beginning of a parameter; there are none here.
+            statement = query.replace("%", "%%") if self.dialect == "postgresql" else query
+            result = connection.exec_driver_sql(statement, execution_options=options)
             if not result.returns_rows:
                 connection.commit()
                 return f"Done. {max(result.rowcount, 0)} rows changed."
@@ -173,7 +177,7 @@ class Database:
             options["connect_args"] = {"prepare_threshold": 0, "connect_timeout": int(self._timeout) or 1}
         elif self.dialect == "postgresql" and not self._writable:
             raise ToolRegistrationError(
-                "to hold PostgreSQL to reading, use its driver psycopg (postgresql+psycopg://…, extra postgres)"
+                "to hold PostgreSQL to reading, use its driver psycopg: postgresql+psycopg://…"
             )
         try:
             return create_engine(address, **options)
@@ -196,7 +200,9 @@ class Database:
         except DBAPIError as error:
             text = str(error.orig).strip()
             if "interrupted" in text or "statement timeout" in text:
-                raise ToolError(f"the statement took longer than {self._timeout:g} s and was stopped") from None
+                raise ToolError(
+                    f"the statement took longer than {self._timeout:g} s and was stopped"
+                ) from None
             raise ToolInputError(f"the database says: {text}") from None
         except SQLAlchemyError as error:
             raise ToolError(f"the database cannot be used: {error}") from None
@@ -247,7 +253,15 @@ def _may_read(action: int, first: str | None, second: str | None, *_: str | None
 
 # What SQLAlchemy asks to describe tables. As statements they do not begin with a word that reads.
 _LOOKING = frozenset(
-    {"table_info", "table_xinfo", "table_list", "foreign_key_list", "index_list", "index_info", "read_uncommitted"}
+    {
+        "table_info",
+        "table_xinfo",
+        "table_list",
+        "foreign_key_list",
+        "index_list",
+        "index_info",
+        "read_uncommitted",
+    }
 )
 
 
@@ -258,7 +272,9 @@ def _address(url: str) -> URL:
     if url.startswith("$"):
         variable = url[1:]
         if not os.environ.get(variable):
-            raise ToolRegistrationError(f"the environment variable {variable!r}, for the database, is not set")
+            raise ToolRegistrationError(
+                f"the environment variable {variable!r}, for the database, is not set"
+            )
         url = os.environ[variable]
     if url.startswith("postgresql://"):  # the driver that the extra postgres brings
         url = url.replace("postgresql://", "postgresql+psycopg://", 1)

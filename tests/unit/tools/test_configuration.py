@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import sys
 from pathlib import Path
 
@@ -82,3 +83,49 @@ def test_errors_name_the_file_and_the_key(tmp_path, text, words):
 def test_a_missing_file(tmp_path):
     with pytest.raises(ToolRegistrationError, match=r"nothing\.toml"):
         load_registry(tmp_path / "nothing.toml")
+
+
+def test_built_in_tools_that_reach_further_are_there_when_they_are_configured(tmp_path):
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "a.md").write_text("Elephants.")
+    sqlite3.connect(tmp_path / "shop.db").execute("create table town(name text)").connection.close()
+    further = {"sql_query", "sql_schema", "fetch_page", "run_command", "run_python", "search_documents"}
+    plain = load_registry(write(tmp_path, ""))
+    assert not further & set(plain.names)
+    file = write(
+        tmp_path,
+        '[builtin.sql]\nurl = "sqlite:///shop.db"\n[builtin.web]\n[builtin.python]\n'
+        '[builtin.shell]\ndirectory = "."\n[builtin.documents]\nfolder = "docs"\n'
+        '[builtin.files]\nroot = "docs"\n'
+        "[policies.run_command]\napproval = false\ntimeout = 3\n",
+    )
+    registry = load_registry(file)
+    assert further <= set(registry.names)
+    assert (
+        registry.get("sql_schema").invoke({}) == "town(name TEXT)"
+    )  # relative to the file, as all paths in it
+    assert registry.get("list_files").invoke({}) == "a.md (10 bytes)"
+    assert registry.describe("run_command").policy.approval
+    assert registry.describe("run_command").policy.timeout == 3
+    assert "builtin" in registry.describe("run_python").source
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[builtin.sqll]\nurl = 'sqlite:///a'", "sqll"),
+        ("[builtin.sql]\nurll = 'sqlite:///a'", r"builtin\.sql: unknown option 'urll'\. Did you mean url"),
+        ("[builtin.sql]\n", r"builtin\.sql: .*url"),
+        ("[builtin.sql]\nurl = 'nonsense'", r"builtin\.sql: .*no address"),
+        ("[builtin.shell]\ndirectory = 'none'", r"builtin\.shell: .*does not exist"),
+        ("[builtin.documents]\nfolder = 'none'", r"builtin\.documents: .*does not exist"),
+        ("[builtin.web]\ntimeout = 'x'", r"builtin\.web: "),
+        ("exclude = ['builtin']\n[builtin.web]", "excluded"),
+        ("builtin = 3", "builtin must be a table"),
+    ],
+)
+def test_a_built_in_tool_that_is_configured_wrong_is_an_error(tmp_path, text, words):
+    file = write(tmp_path, text)
+    with pytest.raises(ToolRegistrationError, match=words) as caught:
+        load_registry(file)
+    assert str(file) in str(caught.value)
