@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import builtins
 import dataclasses
+import importlib
 import os
 import tomllib
 from collections.abc import Callable, Mapping
@@ -153,10 +154,23 @@ def _server(name: str, table: Mapping[str, Any]) -> McpServer:
 
 def _policy(table: Mapping[str, Any]) -> ToolPolicy:
     _check_keys(ToolPolicy, table)
-    retry_on = []
-    for name in table.get("retry_on", []):
-        error = getattr(builtins, name, None)
-        if not (isinstance(error, type) and issubclass(error, Exception)):
-            raise ValueError(f"retry_on: {name!r} is no built-in exception, as 'ConnectionError' is")
-        retry_on.append(error)
-    return ToolPolicy(**{**table, "retry_on": tuple(retry_on)})
+    errors = table.get("retry_on", [])
+    if not isinstance(errors, list):
+        raise ValueError(f"retry_on must be a list of names, not {errors!r}")
+    return ToolPolicy(**{**table, "retry_on": tuple(_error_class(name) for name in errors)})
+
+
+def _error_class(name: Any) -> type[Exception]:
+    """The exception of that name: a built-in one, or ``package.module.Name``."""
+    found: Any = None
+    if isinstance(name, str):
+        module, dot, attribute = name.rpartition(".")
+        try:
+            found = getattr(importlib.import_module(module) if dot else builtins, attribute, None)
+        except ImportError as error:
+            raise ValueError(f"retry_on: {name!r} cannot be imported: {error}") from error
+    if not (isinstance(found, type) and issubclass(found, Exception)):
+        raise ValueError(
+            f"retry_on: {name!r} is no exception; give one such as 'ConnectionError' or 'httpx.ConnectError'"
+        )
+    return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import sys
 from pathlib import Path
@@ -39,14 +40,14 @@ def test_all_sources_in_one_file(tmp_path, monkeypatch):
         'modules = ["./mine.py"]\n'
         '[toolkits."kit_module_of_test:Kit"]\nword = "hello"\n'
         f'[mcp.it]\ncommand = "{sys.executable}"\nargs = ["{CHILD}", "stdio"]\n'
-        "[policies.mine]\ntimeout = 3\nretries = 1\nretry_on = ['ConnectionError']\napproval = true\n"
+        "[policies.mine]\ntimeout = 3\nretries = 1\nretry_on = ['ConnectionError', 'json.JSONDecodeError']\napproval = true\n"
         "[policies.it_add]\ntimeout = 7\n",
     )
     registry = load_registry(file)
     try:
         assert {"mine", "say", "it_add", "calculator"} <= set(registry.names)
         assert registry.get("say").invoke({}) == "hello"
-        assert policy_of(registry.get("mine")).retry_on == (ConnectionError,)
+        assert policy_of(registry.get("mine")).retry_on == (ConnectionError, json.JSONDecodeError)
         assert policy_of(registry.get("it_add")).timeout == 7
         assert registry.describe("say").source == "toolkit kit_module_of_test:Kit"
     finally:
@@ -65,6 +66,9 @@ def test_all_sources_in_one_file(tmp_path, monkeypatch):
         ("[policies.calculator]\ntimeout = -1", r"policies\.calculator: timeout=-1"),
         ("[policies.calculator]\ntimeout = 'x'", r"policies\.calculator: "),
         ("[policies.calculator]\nretry_on = ['Nothing']\nretries = 1", "'Nothing'"),
+        ("[policies.calculator]\nretry_on = ['no_such.Error']\nretries = 1", "cannot be imported"),
+        ("[policies.calculator]\nretry_on = 'OSError'\nretries = 1", "must be a list"),
+        ("[policies.calculator]\nretry_on = ['json.loads']\nretries = 1", "is no exception"),
         ("[mcp.a]\nurl = 3", r"mcp\.a: url must be a text"),
         ("[mcp.a]\ncommand = 'x'\nargs = 'y'", "args must be a list"),
         ("[mcp.a]\ncommand = 'x'\ntimeout = 'y'", r"mcp\.a: "),
