@@ -40,7 +40,8 @@ def test_all_sources_in_one_file(tmp_path, monkeypatch):
         'modules = ["./mine.py"]\n'
         '[toolkits."kit_module_of_test:Kit"]\nword = "hello"\n'
         f'[mcp.it]\ncommand = "{sys.executable}"\nargs = ["{CHILD}", "stdio"]\n'
-        "[policies.mine]\ntimeout = 3\nretries = 1\nretry_on = ['ConnectionError', 'json.JSONDecodeError']\napproval = true\n"
+        "[policies.mine]\ntimeout = 3\nretries = 1\napproval = true\n"
+        "retry_on = ['ConnectionError', 'json.JSONDecodeError']\n"
         "[policies.it_add]\ntimeout = 7\n",
     )
     registry = load_registry(file)
