@@ -12,10 +12,12 @@ and no policy can take that back.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 from langchain_core.tools import BaseTool
@@ -84,7 +86,7 @@ def build_python_tools(
         Args:
             code: Python 3 code. Print results; nothing is kept for the next call.
         """
-        with tempfile.TemporaryDirectory(prefix="python-tool-", ignore_cleanup_errors=True) as folder:
+        async with _folder() as folder:
             ended = await run_process(
                 [sys.executable, "-I", "-B", "-X", "utf8", "-c", _RUNNER],
                 limits=Limits(
@@ -106,3 +108,15 @@ def build_python_tools(
         return shown(ended, timeout)
 
     return [asking_always(run_python) if missing else run_python]
+
+
+@contextlib.asynccontextmanager
+async def _folder() -> AsyncIterator[str]:
+    """A temporary directory, made and removed on a thread: the loop of others must not wait for a disk."""
+    made = await asyncio.to_thread(
+        lambda: tempfile.TemporaryDirectory(prefix="python-tool-", ignore_cleanup_errors=True)
+    )
+    try:
+        yield made.name
+    finally:
+        await asyncio.shield(asyncio.to_thread(made.cleanup))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 import sys
 from pathlib import Path
@@ -134,3 +135,29 @@ def test_a_built_in_tool_that_is_configured_wrong_is_an_error(tmp_path, text, wo
     with pytest.raises(ToolRegistrationError, match=words) as caught:
         load_registry(file)
     assert str(file) in str(caught.value)
+
+
+def test_the_file_that_the_readme_shows(tmp_path):
+    readme = (Path(__file__).parents[3] / "README.md").read_text()
+    (text,) = re.findall(r"```toml\n(.*?)```", readme, flags=re.DOTALL)
+    started = f'command = "{sys.executable}"\nargs = ["{CHILD}", "stdio"] #'
+    file = write(tmp_path, text.replace('command = "search-server"', started))
+    for folder in ("docs", "work"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "my_tools.py").write_text(TOOL.format(name="mine"))
+    registry = load_registry(file)
+    try:
+        shown = {
+            "mine",
+            "search_add",
+            "sql_query",
+            "fetch_page",
+            "search_documents",
+            "run_python",
+            "run_command",
+        }
+        assert shown <= set(registry.names)
+        assert registry.describe("calculator").policy.timeout == 5
+        assert registry.problems == ()
+    finally:
+        registry.close()

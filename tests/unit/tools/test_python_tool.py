@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import threading
 import time
 
 import pytest
@@ -45,6 +46,18 @@ async def test_nothing_stays_between_two_calls():
     assert "NameError" in await text("x")
     assert await text("import os; os.listdir()") == "[]"
     assert not [name for name in os.listdir(tempfile.gettempdir()) if name.startswith("python-tool-")]
+
+
+async def test_the_event_loop_never_waits_for_the_disk(monkeypatch):
+    threads = []
+    for name in ("mkdir", "rmdir"):
+        real = getattr(os, name)
+        monkeypatch.setattr(
+            os, name, lambda *a, real=real, **k: (threads.append(threading.get_ident()), real(*a, **k))[1]
+        )
+    await text("1")
+    assert len(threads) == 2
+    assert threading.get_ident() not in threads
 
 
 @pytest.mark.skipif(not WHOLE, reason="where the system enforces less, the tool asks first (tested below)")
