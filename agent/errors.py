@@ -11,6 +11,7 @@ met, and kept as ``__cause__``. Every message says what happened, with which val
     ├── ModelError                             the model itself
     │   ├── ModelNotFoundError                 no such directory, hub id or server
     │   ├── EmbeddedModelError                 the embedded model cannot be fetched or converted
+    │   ├── FitError                           the memory that a model needs cannot be foretold
     │   └── UnsupportedInputError              this model does not take such input
     ├── EngineError                            the engine that runs the model
     │   ├── EngineStartError                   it did not start
@@ -50,6 +51,10 @@ class ModelNotFoundError(ModelError):
 
 class EmbeddedModelError(ModelError):
     """The embedded model cannot be fetched, verified or converted."""
+
+
+class FitError(ModelError):
+    """The memory that a model needs cannot be foretold; the message says what is missing."""
 
 
 class UnsupportedInputError(ModelError):
