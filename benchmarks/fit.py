@@ -70,28 +70,30 @@ class Row:
         off = abs(self.estimate.weights.size / GIB - logged)
         return max(0.0, off - hidden) / logged  # type: ignore[no-any-return]
 
-    def tokens_error(self) -> float | None:
-        """Share by which the tokens are off, given the cache that the log names."""
-        logged = self.logged
-        available = logged.get("kv")
-        blocks = self.report.get("blocks")
-        if (available is None and blocks is None) or (available is not None and available <= 0):
+    def tokens_error(self, *, rounded: bool = True) -> float | None:
+        """Share by which the tokens are off, given the cache that the log names.
+
+        A cache of «0.93 GiB» may be 0.5 % larger or smaller; with ``rounded``, that does not count.
+        """
+        logged, given = self.logged, self.logged.get("kv")
+        if "blocks" in self.report:
+            sizes = [self.report["blocks"] * self.estimate.cache.block_bytes]
+        elif given is None or given <= 0 or not logged.keys() & {"tokens", "concurrency"}:
             return None
-        cache = self.estimate.cache
-        blocks = blocks or cache.blocks(round(available * GIB))
-        concurrency = blocks / cache.blocks_per_request
-        if "tokens" not in logged:
-            if "concurrency" not in logged:
-                return None
-            # Two decimals of a concurrency hide half a percent of a small one.
-            off = abs(concurrency - logged["concurrency"]) - 0.005
-            return max(0.0, off) / logged["concurrency"]  # type: ignore[no-any-return]
-        if self.report.get("formula") == "old":
-            block = min(layer.block_size for group in cache.groups for layer in group)
-            tokens = blocks // len(cache.groups) * block
         else:
-            tokens = int(concurrency * cache.demand.max_model_len)
-        return abs(tokens / logged["tokens"] - 1)  # type: ignore[no-any-return]
+            hidden = 0.005 if rounded and round(given, 2) == given else 0.0
+            sizes = [round((given + shift) * GIB) for shift in (-hidden, hidden)]
+        if "tokens" not in logged:
+            found = [self.estimate.cache.concurrency(size) for size in sizes]
+            return _distance(found, logged["concurrency"], hidden=0.005)
+        return _distance([float(self._tokens(size)) for size in sizes], logged["tokens"])
+
+    def _tokens(self, size: int) -> int:
+        cache = self.estimate.cache
+        if self.report.get("formula") != "old":
+            return cache.tokens(size)
+        block = min(layer.block_size for group in cache.groups for layer in group)
+        return cache.blocks(size) // len(cache.groups) * block
 
     def measured_tokens(self) -> float | None:
         """Tokens of the log, or those that its gibibytes hold."""
@@ -116,6 +118,11 @@ class Row:
         kv = tokens / cache.demand.max_model_len * cache.blocks_per_request * cache.block_bytes
         weights = self.logged.get("weights", self.estimate.weights.size / GIB)
         return self.estimate.budget / GIB - weights - kv / GIB  # type: ignore[no-any-return]
+
+
+def _distance(found: list[float], logged: float, *, hidden: float = 0.0) -> float:
+    """How far ``logged`` lies from what was found, as a share of it."""
+    return max(0.0, min(found) - logged - hidden, logged - max(found) - hidden) / logged
 
 
 def rows() -> list[Row]:
@@ -163,6 +170,7 @@ def figures(all_rows: list[Row], use: str) -> dict[str, Any]:
     rest = [e for r, e in weights.values() if r.quantized or r.estimate.case.shape.multimodal]
     tokens = [(r, error) for r in chosen if (error := r.tokens_error()) is not None]
     single = [e for r, e in tokens if r.estimate.case.running.tensor_parallel_size == 1]
+    raw = [error for r, _ in tokens if (error := r.tokens_error(rounded=False)) is not None]
     several = [e for r, e in tokens if r.estimate.case.running.tensor_parallel_size > 1]
     whole = [(r, t) for r in chosen if (t := r.measured_tokens()) is not None]
     inside = [r.predicted_tokens("low") <= t <= r.predicted_tokens("high") for r, t in whole]
@@ -178,6 +186,7 @@ def figures(all_rows: list[Row], use: str) -> dict[str, Any]:
         "weights_rest": _summary(rest),
         "tokens_from_gib": _summary(single),
         "tokens_from_gib_tp": _summary(several),
+        "tokens_from_gib_unrounded": _summary(raw),
         "end_to_end": {
             "rows": len(whole),
             "inside": sum(inside) / len(inside) if inside else None,
@@ -233,23 +242,28 @@ def main() -> None:
         return
     for use, figure in result.items():
         print(f"\n{use}: {figure['rows']} rows")
-        for name in ("weights_text", "weights_rest", "tokens_from_gib", "tokens_from_gib_tp"):
+        for name in (
+            *("weights_text", "weights_rest"),
+            *("tokens_from_gib", "tokens_from_gib_tp", "tokens_from_gib_unrounded"),
+        ):
             one = figure[name]
             if one["rows"]:
                 print(
-                    f"  {name:20} {one['rows']:3} rows, median {one['median']:.3%}, worst {one['worst']:.3%}"
+                    f"  {name:26} {one['rows']:3} rows, median {one['median']:.3%}, worst {one['worst']:.3%}"
                 )
         end = figure["end_to_end"]
         if end["rows"]:
             print(
-                f"  end to end           {end['rows']:3} rows, {end['inside']:.0%} inside the band, ", end=""
+                f"  end to end                 {end['rows']:3} rows, {end['inside']:.0%} inside the band, ",
+                end="",
             )
             print(
                 f"middle {end['median_off']:.1%} off in the median; "
                 f"outside: {', '.join(end['outside']) or 'none'}"
             )
         print(
-            f"  starts or not        {figure['starts']['rows']:3} rows, {figure['starts']['right']:.0%} right"
+            f"  starts or not              {figure['starts']['rows']:3} rows, "
+            f"{figure['starts']['right']:.0%} right"
         )
 
 

@@ -60,7 +60,7 @@ def _outcome(changed: Estimate, *, works: bool) -> str:
     if not changed.cache.groups:
         return "then it fits" if works else "then it may fit"
     length = changed.case.running.max_model_len
-    requests = changed.concurrency("mid")
+    requests = changed.concurrency("mid" if works else "high")
     return f"then {'about ' if works else 'at best '}{requests:.1f} requests of {length:,} tokens fit"
 
 

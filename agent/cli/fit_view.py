@@ -66,9 +66,11 @@ def _bar(plan: Fit) -> None:
         drawn = upto
     click.echo(f"▕{line}{'·' * (width - drawn)}▏")
     legend = [f"{click.style(mark, fg=colour)} {name} {size:.2f}" for name, size, mark, colour in parts]
-    over = used - plan.card.total_gib
-    # What vLLM is told to leave, and what a model without a cache does not need.
-    rest = f"{over:.2f} GiB too much" if over > 0.005 else f"· left {-over:.2f} GiB"
+    short = -plan.kv_gib.mid
+    if short > 0:
+        rest = click.style(f"{short:.2f} GiB missing of {plan.budget_gib:.2f}", fg="red")
+    else:  # the share that vLLM is told to leave, and what a model without a cache does not need
+        rest = f"· left {plan.card.total_gib - used:.2f} GiB"
     click.echo("  ".join((*legend, rest)))
 
 
