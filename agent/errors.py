@@ -15,6 +15,7 @@ met, and kept as ``__cause__``. Every message says what happened, with which val
     │   └── UnsupportedInputError              this model does not take such input
     ├── EngineError                            the engine that runs the model
     │   ├── EngineStartError                   it did not start
+    │   │   └── DoesNotFitError                it cannot: the model needs more memory than there is
     │   ├── EngineClosedError                  it was used after close()
     │   ├── EngineDeadError                    it died while it was working
     │   └── RequestError                       it refused one request (too long, bad schema, …)
@@ -67,6 +68,10 @@ class EngineError(AgentError):
 
 class EngineStartError(EngineError):
     """The engine did not start."""
+
+
+class DoesNotFitError(EngineStartError):
+    """The model needs more memory than there is; the message says what would fit."""
 
 
 class EngineClosedError(EngineError):

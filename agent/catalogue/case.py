@@ -41,7 +41,7 @@ class Case:
     chosen: Mapping[str, Any]
     """What the caller chose, as it was given."""
     kv_cache_bytes: int | None = None
-    serving: bool = True
+    block_size: int | None = None
 
 
 def resolve(
@@ -61,6 +61,8 @@ def resolve(
     videos: bool = True,
     prefix_caching: bool | None = None,
     kv_cache_memory_bytes: int | None = None,
+    block_size: int | None = None,
+    whole_context: bool = False,
     serving: bool = True,
 ) -> Case:
     """Fill in what was left open.
@@ -78,7 +80,7 @@ def resolve(
     what_if = asked is not None and (stored is None or stored.name != asked.name)
     method = asked if what_if else stored
     context = min(shape.limit, source.longest or shape.limit)
-    length = _length(max_model_len, context, usual=shape.context, pooling=pooling)
+    length = _length(max_model_len, context, usual=shape.context, whole=whole_context)
     usual = defaults(card, serving=serving, world_size=tensor_parallel_size)
     sequences = max_num_seqs or usual.max_num_seqs
     if max_num_seqs is None and shape.stateful:
@@ -111,7 +113,7 @@ def resolve(
         what_if=what_if,
         chosen=chosen,
         kv_cache_bytes=kv_cache_memory_bytes,
-        serving=serving,
+        block_size=block_size,
     )
 
 
@@ -135,14 +137,11 @@ def _is_pooling(source: ModelSource, shape: Shape) -> bool:
     return shape.encoder_only or (shape.architecture.endswith(_POOLING_ENDINGS) and not chat)
 
 
-def _length(asked: int | None, context: int, *, usual: int, pooling: bool) -> int:
+def _length(asked: int | None, context: int, *, usual: int, whole: bool) -> int:
     if asked is None:
-        return min(context, usual, USUAL_CONTEXT)
+        return min(context, usual) if whole else min(context, usual, USUAL_CONTEXT)
     if asked > context:
-        kind = "texts" if pooling else "conversations"
-        raise ConfigurationError(
-            f"max_model_len is {asked}, and the model is made for {kind} of {context} tokens"
-        )
+        raise ConfigurationError(f"max_model_len is {asked}, and the model is made for {context} tokens")
     return asked
 
 

@@ -162,7 +162,9 @@ def _parameters(case: Case) -> int | None:
 def cache_of(case: Case) -> Cache:
     """The KV cache as vLLM divides it on this card."""
     shape, running, card = case.shape, case.running, case.card
-    block = 16 if not card.cpu or shape.mla else 128
+    block = 16 if not card.cpu or shape.mla else case.block_size or 128
+    if not card.cpu:
+        block = case.block_size or 16
     options = CacheOptions(
         dtype=running.dtype,
         cache_dtype=case.cache_dtype,

@@ -35,6 +35,8 @@ class Fit:
     verdict: Verdict
     """``recommended``: two requests of full length fit for sure; ``fits``: one does; ``may work``: only at
     the good end of the band, or after a change; ``won't work``."""
+    possible: bool
+    """Whether vLLM starts exactly as asked, at least at the good end of the band."""
     reasons: tuple[str, ...]
     """Why, the most important first."""
     advice: tuple[Advice, ...]
@@ -114,6 +116,8 @@ def plan_fit(
     kv_cache_memory_bytes: int | None = None,
     free_gib: float | None = None,
     calibration: Calibration | None = None,
+    block_size: int | None = None,
+    whole_context: bool = False,
     serving: bool = True,
     endpoint: str | None = None,
     offline: bool = False,
@@ -141,6 +145,8 @@ def plan_fit(
         kv_cache_memory_bytes: A fixed KV cache.
         free_gib: Free memory of the card, where it is known.
         calibration: What a measured start taught (:func:`agent.catalogue.logs.calibrate`).
+        block_size: Tokens in a block; None for vLLM's default.
+        whole_context: Whether None for ``max_model_len`` means the model's whole context, as vLLM takes it.
         serving: Whether for ``vllm serve``; else for ``vllm.LLM``, which has larger batches.
         endpoint: The hub's address; None for ``HF_ENDPOINT`` or the hub itself.
         offline: Whether to ask nothing of the network.
@@ -168,6 +174,8 @@ def plan_fit(
         videos=videos,
         prefix_caching=prefix_caching,
         kv_cache_memory_bytes=kv_cache_memory_bytes,
+        block_size=block_size,
+        whole_context=whole_context,
         serving=serving,
     )
     found = estimate(case, calibration=calibration)
@@ -187,6 +195,7 @@ def _fit(found: Estimate, support: Support, calibration: Calibration | None) -> 
         model=case.source.name,
         card=case.card,
         verdict=verdict,
+        possible=found.starts("high"),
         reasons=tuple(reasons),
         advice=proposals if verdict != "recommended" else (),
         arguments=with_flags(serve_flags(case), change.flags if change else ()),
@@ -282,6 +291,8 @@ def _by_memory(found: Estimate, proposals: tuple[Advice, ...]) -> tuple[Verdict,
         told = f"at least {requests:.1f} requests of {length:,} tokens fit"
         return ("recommended" if requests >= 2 else "fits"), told
     need, left = cache.least_bytes / GIB, found.left("mid") / GIB
+    if cache.groups and found.case.kv_cache_bytes is not None:
+        left = min(left, found.case.kv_cache_bytes / GIB)
     if not found.states_fit("mid") and found.left("high") > 0:
         told = f"{running.max_num_seqs} requests at once need a state each, and there is no room for so many"
     elif left <= 0:

@@ -51,8 +51,18 @@ def cpu() -> Card:
     total = page * os.sysconf("SC_PHYS_PAGES")
     limit = _control_group_limit()
     total = min(total, limit) if limit else total
-    free = min(total, page * os.sysconf("SC_AVPHYS_PAGES"))
+    free = min(total, _available() or page * os.sysconf("SC_AVPHYS_PAGES"))
     return Card("CPU", round(total / GIB, 2), 0, round(free / GIB, 2), seen=True, cpu=True)
+
+
+def _available() -> int | None:
+    """What a new process may take: free pages, and those that only hold files."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return None
+    found = next((line.split()[1] for line in lines if line.startswith("MemAvailable:")), None)
+    return int(found) * 1024 if found else None
 
 
 def _control_group_limit() -> int | None:

@@ -1,4 +1,6 @@
-"""The planner beside vLLM itself, in a short form; `python -m benchmarks.fit_engine` starts all configurations."""
+"""The planner beside vLLM itself, in a short form; `python -m benchmarks.fit_engine` starts all
+configurations.
+"""
 
 from __future__ import annotations
 
