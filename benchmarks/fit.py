@@ -19,7 +19,7 @@ from agent.catalogue.attention import CacheOptions, layer_caches
 from agent.catalogue.caches import divide
 from agent.catalogue.cards import GIB, Card, find_card, with_free
 from agent.catalogue.case import resolve
-from agent.catalogue.estimate import Estimate, estimate
+from agent.catalogue.estimate import Estimate, estimate, weights_of
 from agent.catalogue.fetch import ModelSource, find_source
 from agent.catalogue.shapes import read_shape
 from agent.catalogue.weights import Weights
@@ -140,6 +140,9 @@ def _estimate(report: dict[str, Any]) -> Estimate:
     if report.get("graphs") == "outside":
         options["enforce_eager"] = True
     found = estimate(resolve(source, card, **options))
+    if report.get("profile") == "skipped":  # the encoder is loaded all the same
+        running = replace(found.case.running, images=True)
+        found = replace(found, weights=weights_of(replace(found.case, running=running)))
     if "weights" in report:
         found = replace(found, weights=Weights(round(report["weights"] * GIB), 0.003, "the log"))
     if "state_dtype" in report:

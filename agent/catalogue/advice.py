@@ -80,6 +80,9 @@ def _settings(found: Estimate) -> Iterator[tuple[Advice, Case]]:
     if found.cache.groups and case.cache_dtype == "auto" and _fp8_cache(case):
         advice = Advice("an FP8 cache", ("--kv-cache-dtype", "fp8"), "", False)
         yield advice, replace(case, cache_dtype="fp8")
+    if case.shape.multimodal and running.images and running.videos:
+        flags = ("--limit-mm-per-prompt", '{"video": 0}')
+        yield change("images, but no videos", flags, videos=False)
     if case.shape.multimodal and running.images:
         yield change("text only, without its encoder's run", ("--language-model-only",), images=False)
     if running.max_num_batched_tokens > 1024 and not case.shape.encoder_only:

@@ -134,6 +134,7 @@ def weights_of(case: Case) -> Weights:
             dtype=running.dtype,
             tensor_parallel_size=running.tensor_parallel_size,
             quantized=case.quantization is not None,
+            towers=running.images,
             gpu=not case.card.cpu,
         )
     parameters = source.entry.parameters if source.entry is not None else None
@@ -146,6 +147,7 @@ def weights_of(case: Case) -> Weights:
         tensor_parallel_size=running.tensor_parallel_size,
         parameters=parameters,
         headless=case.pooling,
+        towers=running.images,
         gpu=not case.card.cpu,
     )
 

@@ -24,6 +24,8 @@ _MIB = 1 << 20
 # billion.
 _USUAL_TOWER = 450_000_000
 _TOWER_ERROR = 250_000_000
+# Of these, what is not counted is not only a tower: they have tables of embeddings for every layer.
+_MORE_THAN_A_TOWER = ("gemma4_text",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,7 @@ def counted_weights(
     tensor_parallel_size: int = 1,
     parameters: int | None = None,
     headless: bool = False,
+    towers: bool = True,
     gpu: bool = True,
 ) -> Weights:
     """The weights by arithmetic.
@@ -58,6 +61,7 @@ def counted_weights(
         parameters: How many parameters vLLM loads, where that is known: what the arithmetic does not find of
             them, such as an encoder of images, is kept in ``dtype``.
         headless: Whether the output embedding is left out, because the model answers with vectors or scores.
+        towers: Whether encoders of images and sound are loaded (not with ``--language-model-only``).
         gpu: Whether PyTorch's allocator for CUDA rounds.
 
     Raises:
@@ -70,7 +74,7 @@ def counted_weights(
     if quantization is not None and quantization.name == "mxfp4":
         size += _padding_of_experts(shape, tensors, quantization)
     if parameters is None:
-        if shape.multimodal:
+        if shape.multimodal and towers:
             size += _USUAL_TOWER * width
             error = 0.01 + _TOWER_ERROR * width / size
             return Weights(size, error, "counted from config.json, with an encoder of the usual size assumed")
@@ -80,6 +84,8 @@ def counted_weights(
             )
         return Weights(size, 0.01 if quantization is None else 0.03, "counted from config.json")
     rest = parameters - real_parameters(shape, headless=headless)
+    if not towers and shape.intermediate and shape.model_type not in _MORE_THAN_A_TOWER:
+        rest = 0
     if rest > 0.002 * parameters:
         # A tower or tables that this package does not count: every card holds them whole. Where the size of
         # the MLP is not known, most of it is the MLP.
@@ -177,6 +183,9 @@ _NOT_LOADED = re.compile(
 _WHOLE = re.compile(
     r"norm|layernorm|\.gate\.weight|router|kv_a_proj|q_a_proj|visual|vision|audio|tower|\.o_proj\.bias|down_proj\.bias"
 )
+_TOWER = re.compile(
+    r"(^|\.)(visual|vision_tower|vision_model|audio_tower|multi_modal_projector|vision_encoder)\."
+)
 _KEYS = re.compile(r"\.(k_proj|v_proj)\.")
 
 
@@ -187,6 +196,7 @@ def stored_weights(
     dtype: str,
     tensor_parallel_size: int = 1,
     quantized: bool = False,
+    towers: bool = True,
     gpu: bool = True,
 ) -> Weights:
     """The weights counted in the checkpoint: every tensor that vLLM loads, in the type that it keeps it in.
@@ -199,6 +209,8 @@ def stored_weights(
     size = 0
     for tensor in tensors:
         name = tensor.name
+        if not towers and _TOWER.search(name):
+            continue
         if _NOT_LOADED.search(name) or (extra and extra.search(name)):
             continue
         if name.endswith("lm_head.weight") and (

@@ -106,7 +106,7 @@ def _line(name: str, band: Band, unit: str, told: str) -> list[str]:
 
 
 def _advice(plan: Fit) -> None:
-    click.echo("What would help:")
+    click.echo("For more room:" if plan.verdict == "fits" else "What would help:")
     rows = [
         [f"  {each.change}", each.outcome, shlex.join(each.flags)]
         for each in sorted(plan.advice, key=lambda each: not each.works)[:_MOST_ADVICE]
