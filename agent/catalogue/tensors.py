@@ -30,6 +30,8 @@ class Role(StrEnum):
     """Norms, biases, routers, convolutions."""
     TOWER = "tower"
     """Encoders of images and sound."""
+    BUFFER = "buffer"
+    """What vLLM keeps beside the model's own parameters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +138,7 @@ def language_tensors(shape: Shape, *, tensor_parallel_size: int = 1, headless: b
         else:
             tensors += _attention(shape, family, tp, wide=kind == "attention")
         if kind not in (LINEAR, MAMBA):
-            tensors.append(Tensor(Role.SMALL, 1, copies=SCALES, width=4))
+            tensors.append(Tensor(Role.BUFFER, 1, copies=SCALES, width=4))
         tensors += _mlp(shape, family, tp, index)
         tensors.append(_norm(shape.hidden, family, family.norms))
     return tensors
@@ -151,7 +153,7 @@ def _ends(shape: Shape, family: Family, tp: int, *, headless: bool) -> Iterator[
             yield Tensor(Role.SMALL, table)
     yield _norm(shape.hidden, family, 1)
     if shape.model_type.startswith("gemma3"):
-        yield Tensor(Role.SMALL, 1, width=4)  # what embeddings are multiplied by
+        yield Tensor(Role.BUFFER, 1, width=4)  # what embeddings are multiplied by
     if shape.model_type == "opt":
         yield Tensor(Role.EMBEDDING, (shape.positions + 2) * shape.hidden)
 
@@ -270,18 +272,31 @@ def _dense(shape: Shape, family: Family, inner: int) -> Iterator[Tensor]:
         yield Tensor(Role.SMALL, shape.hidden)
 
 
+def encoder_tables(shape: Shape) -> list[int]:
+    """Rows of the embeddings of BERT and its kin: words, positions, kinds of text."""
+    tables = [shape.vocab]
+    if shape.model_type in _OLD_ENCODERS:
+        tables.append(shape.positions)
+    if shape.model_type != "modernbert":
+        tables.append(shape.size("type_vocab_size", 2))
+    return tables
+
+
+_OLD_ENCODERS = ("bert", "roberta", "xlm-roberta")
+
+
 def _encoder(shape: Shape) -> Iterator[Tensor]:
     """BERT and its kin."""
     hidden, inner, kind = shape.hidden, shape.intermediate, shape.model_type
-    if kind not in ("bert", "roberta", "xlm-roberta", "modernbert", "nomic_bert"):
+    old = kind in _OLD_ENCODERS
+    if not old and kind not in ("modernbert", "nomic_bert"):
         raise FitError(f"the weights of {shape.architecture} cannot be counted from config.json alone")
-    yield Tensor(Role.EMBEDDING, padded_vocabulary(shape.vocab) * hidden)
-    old = kind in ("bert", "roberta", "xlm-roberta")
+    for rows in encoder_tables(shape):
+        yield Tensor(Role.EMBEDDING, padded_vocabulary(rows) * hidden)
     if old:
-        yield Tensor(Role.EMBEDDING, shape.positions * hidden)
-    if kind != "modernbert":
-        yield Tensor(Role.EMBEDDING, shape.size("type_vocab_size", 2) * hidden)
+        yield Tensor(Role.BUFFER, shape.positions, width=8)  # position ids
     yield Tensor(Role.SMALL, hidden, copies=2)
+    yield Tensor(Role.BUFFER, 1, copies=SCALES * shape.layers, width=4)
     for index in range(shape.layers):
         yield Tensor(Role.LINEAR, 3 * hidden * hidden)
         yield Tensor(Role.LINEAR, hidden * hidden)

@@ -16,7 +16,7 @@ from agent.catalogue.attention import WIDTHS
 from agent.catalogue.checkpoint import StoredTensor
 from agent.catalogue.quantization import Quantization
 from agent.catalogue.shapes import LINEAR, MAMBA, Shape
-from agent.catalogue.tensors import FAMILIES, SCALES, Role, Tensor, language_tensors
+from agent.catalogue.tensors import FAMILIES, SCALES, Role, Tensor, encoder_tables, language_tensors
 from agent.errors import FitError
 
 _MIB = 1 << 20
@@ -84,6 +84,8 @@ def counted_weights(
             )
         return Weights(size, 0.01 if quantization is None else 0.03, "counted from config.json")
     rest = parameters - real_parameters(shape, headless=headless)
+    if shape.encoder_only and shape.architecture.endswith("Model"):
+        rest = 0  # a pooler, which vLLM does not load for embeddings
     if not towers and shape.intermediate and shape.model_type not in _MORE_THAN_A_TOWER:
         rest = 0
     if rest > 0.002 * parameters:
@@ -106,9 +108,13 @@ def _error(quantization: Quantization | None) -> float:
 
 def real_parameters(shape: Shape, *, headless: bool = False) -> int:
     """The parameters that are counted, without padding rows, as a model's page counts them."""
-    found = sum(t.elements * t.copies for t in language_tensors(shape, headless=headless))
-    tables = 1 if shape.tied or shape.encoder_only or headless else 2
-    return found - tables * (-shape.vocab % 64) * shape.hidden
+    tensors = language_tensors(shape, headless=headless)
+    found = sum(t.elements * t.copies for t in tensors if t.role is not Role.BUFFER)
+    if shape.encoder_only and shape.model_type not in FAMILIES:
+        tables = encoder_tables(shape)
+    else:
+        tables = [shape.vocab] * (1 if shape.tied or headless else 2)
+    return found - sum(-rows % 64 for rows in tables) * shape.hidden
 
 
 def _held(tensor: Tensor, width: int, quantization: Quantization | None, *, gpu: bool) -> int:
@@ -186,6 +192,11 @@ _WHOLE = re.compile(
 _TOWER = re.compile(
     r"(^|\.)(visual|vision_tower|vision_model|audio_tower|multi_modal_projector|vision_encoder)\."
 )
+_PADDED = (
+    *("embed_tokens.weight", "lm_head.weight", "word_embeddings.weight", "token_type_embeddings.weight"),
+    "position_embeddings.weight",
+)
+_FLOAT32 = ("A_log", ".A", "mamba.D", "e_score_correction_bias")
 _KEYS = re.compile(r"\.(k_proj|v_proj)\.")
 
 
@@ -205,38 +216,41 @@ def stored_weights(
         FitError: A tensor has a type that is not known here.
     """
     width = WIDTHS[dtype]
-    extra = shape.text.get("num_nextn_predict_layers") and re.compile(rf"\.layers\.{shape.layers}\.")
     size = 0
     for tensor in tensors:
-        name = tensor.name
-        if not towers and _TOWER.search(name):
-            continue
-        if _NOT_LOADED.search(name) or (extra and extra.search(name)):
-            continue
-        if name.endswith("lm_head.weight") and (
-            shape.tied or shape.architecture.endswith(("Model", "Classification"))
-        ):
+        if not _is_loaded(shape, tensor.name, towers=towers):
             continue
         elements = math.prod(tensor.shape)
-        if (
-            name.endswith(("embed_tokens.weight", "lm_head.weight", "word_embeddings.weight"))
-            and tensor.shape
-        ):
+        if tensor.name.endswith(_PADDED) and tensor.shape:
             elements += -tensor.shape[0] % 64 * math.prod(tensor.shape[1:])
         kept = tensor.width if quantized or tensor.integer else width
-        if name.endswith(("A_log", "e_score_correction_bias")) or name.endswith((".A", "mixer.D")):
+        if tensor.name.endswith(_FLOAT32):
             kept = max(kept, 4)
-        size += _allocated(round(elements * kept / _parts(shape, name, tensor_parallel_size)), gpu=gpu)
+        held = round(elements * kept / _parts(shape, tensor.name, tensor_parallel_size))
+        size += _allocated(held, gpu=gpu)
     if size == 0:
         raise FitError("the checkpoint holds no tensor that vLLM loads")
     size += rotary_bytes(shape, width) + _scalars(shape)
     return Weights(size, 0.003 if not quantized else 0.02, "tensors of the checkpoint")
 
 
+def _is_loaded(shape: Shape, name: str, *, towers: bool) -> bool:
+    """Whether vLLM loads a tensor of that name."""
+    if _NOT_LOADED.search(name) or (not towers and _TOWER.search(name)):
+        return False
+    if shape.text.get("num_nextn_predict_layers") and f".layers.{shape.layers}." in name:
+        return False  # a layer that only guesses ahead
+    vectors = shape.architecture.endswith(("Model", "Classification"))
+    if name.endswith("lm_head.weight"):
+        return not (shape.tied or vectors)
+    return not ("pooler." in name and shape.encoder_only and shape.architecture.endswith("Model"))
+
+
 def _scalars(shape: Shape) -> int:
-    """The numbers that vLLM keeps beside what is stored: four scales of a cached layer."""
-    cached = 0 if shape.encoder_only else sum(kind not in (LINEAR, MAMBA) for kind in shape.kinds)
-    return 4 * SCALES * cached + (4 if shape.model_type.startswith("gemma3") else 0)
+    """What vLLM keeps beside what is stored: four scales for every attention, and ids of positions."""
+    attending = sum(kind not in (LINEAR, MAMBA) for kind in shape.kinds)
+    ids = 8 * shape.positions if shape.model_type in ("bert", "roberta", "xlm-roberta") else 0
+    return 4 * SCALES * attending + (4 if shape.model_type.startswith("gemma3") else 0) + ids
 
 
 def _parts(shape: Shape, name: str, tp: int) -> int:
