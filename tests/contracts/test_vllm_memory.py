@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 from dataclasses import replace
 from types import SimpleNamespace
@@ -10,6 +11,8 @@ from typing import Any
 import pytest
 
 from agent.catalogue.caches import Cache, CacheKind, Demand, LayerCache, divide
+from agent.catalogue.models import catalogue
+from agent.catalogue.support import registry
 from agent.errors import FitError
 
 MODELS = 2000
@@ -22,6 +25,7 @@ def vllm() -> SimpleNamespace:
     from vllm.v1.core import kv_cache_utils as functions
     from vllm.v1.kv_cache_layout import KVCacheLayout
 
+    logging.getLogger("vllm.v1.core.kv_cache_utils").setLevel(logging.ERROR)  # a line for every model
     dtypes = {1: torch.uint8, 2: torch.bfloat16, 4: torch.float32}
     return SimpleNamespace(specs=specs, functions=functions, layout=KVCacheLayout.LBNHC, dtypes=dtypes)
 
@@ -146,3 +150,22 @@ def test_blocks_tokens_and_verdicts_are_those_of_vllm(vllm: SimpleNamespace) -> 
     assert len(seen) == 9, seen.keys()
     assert all(True in outcomes for outcomes in seen.values()), seen
     assert sum(False in outcomes for outcomes in seen.values()) >= 8
+
+
+def test_the_catalogue_names_what_this_vllm_has(vllm: SimpleNamespace) -> None:
+    from vllm.model_executor.models import registry as theirs
+    from vllm.reasoning import ReasoningParserManager
+    from vllm.tool_parsers import ToolParserManager
+
+    ours = registry()
+    names = {name for group in ours["supported"].values() for name in group}
+    kinds = ("TEXT_GENERATION", "EMBEDDING", "LATE_INTERACTION", "REWARD", "TOKEN_CLASSIFICATION")
+    kinds += ("SEQUENCE_CLASSIFICATION", "MULTIMODAL", "TRANSFORMERS_SUPPORTED")
+    assert names == {name for kind in kinds for name in getattr(theirs, f"_{kind}_MODELS")}
+    assert ours["removed"] == theirs._PREVIOUSLY_SUPPORTED_MODELS
+    models = catalogue().values()
+    parsers = {model.tool_parser for model in models if model.tool_parser}
+    assert parsers <= set(ToolParserManager.list_registered())
+    assert {m.reasoning_parser for m in models if m.reasoning_parser} <= set(
+        ReasoningParserManager.list_registered()
+    )
