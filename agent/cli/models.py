@@ -114,14 +114,21 @@ def _row(model: CatalogueModel, plan: Fit | None) -> list[str]:
         return [*start, "", "", "unknown", ""]
     cache = plan.kv_bytes_per_token or plan.request_gib
     requests = f"{plan.concurrency.mid:.1f}" if cache and plan.concurrency.mid else ("-" if cache else "any")
-    return [*start, f"{plan.weights_gib.mid:.1f} GiB", requests, plan.verdict, plan.reasons[0]]
+    return [*start, f"{plan.weights_gib.mid:.1f} GiB", requests, plan.verdict, _why(model, plan)]
+
+
+def _why(model: CatalogueModel, plan: Fit) -> str:
+    """The reason in a few words; where it fits, what else is to be known."""
+    if plan.verdict in ("recommended", "fits"):
+        return "; ".join(model.problems)
+    return f"{-plan.kv_gib.mid:.1f} GiB missing" if plan.kv_gib.mid < 0 else plan.reasons[0]
 
 
 def size_text(parameters: int | None) -> str:
     """A number of parameters for people."""
     if parameters is None:
         return "?"
-    return f"{parameters / 1e9:.1f}B" if parameters >= 1e9 else f"{parameters / 1e6:.0f}M"
+    return f"{parameters / 1e9:.1f}B" if parameters >= 999_500_000 else f"{parameters / 1e6:.0f}M"
 
 
 def _parameters(text: str | None) -> float | None:
