@@ -18,8 +18,9 @@ import warnings
 import weakref
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing, contextmanager, suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from agent.catalogue.preflight import check_fit, memory_advice
 from agent.engines.base import EngineInfo, Request, Response, StageCallback
 from agent.engines.config import EngineConfig, check_names
 from agent.engines.families import tool_parser_for
@@ -27,6 +28,7 @@ from agent.engines.hub import check_hub_model
 from agent.engines.loop import EngineLoop
 from agent.errors import (
     AgentError,
+    DoesNotFitError,
     EngineClosedError,
     EngineDeadError,
     EngineStartError,
@@ -83,6 +85,7 @@ class LocalEngine:
             MissingExtraError: vLLM is not installed.
             ConfigurationError: An argument is unknown to this vLLM.
             ModelNotFoundError: There is no such model.
+            DoesNotFitError: It needs more memory than there is (``force`` in the configuration overrides).
             EngineStartError: vLLM does not start; its own message follows.
             EngineClosedError: The engine was closed.
         """
@@ -103,6 +106,8 @@ class LocalEngine:
         await asyncio.to_thread(
             check_hub_model, self.config.model, download_dir=arguments.get("download_dir")
         )
+        if not self.config.force:
+            await asyncio.to_thread(check_fit, arguments)
         for name, value in ENVIRONMENT.items():
             os.environ.setdefault(name, value)
         _quieten()
@@ -137,7 +142,7 @@ class LocalEngine:
             server.shutdown()
             if isinstance(error, AgentError):
                 raise
-            raise _start_error(self.config.model, error) from error
+            raise _start_error(arguments, error) from error
         except BaseException:  # closed while it was starting
             server.shutdown()
             raise
@@ -244,7 +249,10 @@ _CLOSED = "this engine was closed; build a new model to go on"
 _GATED = ("gated repo", "Access to model")
 
 
-def _start_error(model: str, error: Exception) -> AgentError:
+def _start_error(arguments: dict[str, Any], error: Exception) -> AgentError:
+    model = arguments["model"]
+    if advice := memory_advice(str(error), arguments):
+        return DoesNotFitError(f"vLLM ran out of memory: {advice} ({_plain(str(error))})")
     text = _plain(str(error)) or type(error).__name__
     if any(sign in text for sign in _GATED):
         return ModelNotFoundError(
