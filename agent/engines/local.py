@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import atexit
-import ctypes
-import gc
 import logging
 import os
 import re
+import sys
 import threading
 import warnings
 import weakref
 from collections.abc import AsyncIterator, Iterator
-from contextlib import aclosing, contextmanager, suppress
+from contextlib import aclosing, contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 from agent.engines.base import EngineInfo, Request, Response, StageCallback
@@ -25,6 +24,7 @@ from agent.engines.config import EngineConfig, check_names
 from agent.engines.families import tool_parser_for
 from agent.engines.hub import check_hub_model
 from agent.engines.loop import EngineLoop
+from agent.engines.memory import large_import, return_memory
 from agent.errors import (
     AgentError,
     EngineClosedError,
@@ -107,7 +107,8 @@ class LocalEngine:
             os.environ.setdefault(name, value)
         _quieten()
         try:
-            from agent.engines import inprocess
+            with nullcontext() if "vllm" in sys.modules else large_import():
+                from agent.engines import inprocess
         except ImportError as error:
             msg = (
                 f"vLLM cannot be imported ({error}); install it with `pip install 'vllm-agent[cpu]'`, or "
@@ -192,7 +193,7 @@ class LocalEngine:
     def close(self) -> None:
         """Stop the engine and free its memory; callers that wait get :class:`EngineClosedError`."""
         if self._shut():
-            _return_memory()
+            return_memory()
 
     @contextmanager
     def _watched(self) -> Iterator[None]:
@@ -223,13 +224,6 @@ class LocalEngine:
         if self._closed or self._server is None:
             raise EngineClosedError(_CLOSED)
         return self._server
-
-
-def _return_memory() -> None:
-    """Give freed memory back to the system, half of which the C library would keep for later."""
-    gc.collect()
-    with suppress(OSError, AttributeError):  # another C library than glibc
-        ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 def _quieten() -> None:

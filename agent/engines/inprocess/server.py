@@ -19,6 +19,7 @@ from vllm.entrypoints.openai.completion.protocol import CompletionRequest
 from vllm.entrypoints.serve.engine.protocol import ErrorResponse
 from vllm.entrypoints.serve.exception_handling.error_response import create_error_response
 from vllm.entrypoints.serve.tokenize.protocol import TokenizeCompletionRequest
+from vllm.renderers.hf import HfRenderer
 from vllm.usage.usage_lib import UsageContext
 from vllm.utils.argparse_utils import FlexibleArgumentParser
 from vllm.v1.engine.async_llm import AsyncLLM
@@ -81,9 +82,24 @@ class InProcessServer:
         namespace = make_arg_parser(FlexibleArgumentParser()).parse_args([])
         for name, value in {**engine_args, **frontend_args}.items():
             setattr(namespace, name, value)
+        namespace.chat_template = namespace.chat_template or self._own_template()
         # The serving layer reads it from here, where its own command line would have put it.
         namespace.structured_outputs_config.reasoning_parser = engine_args.get("reasoning_parser") or ""
         await init_app_state(self._llm, self._state, namespace, await self._llm.get_supported_tasks())
+
+    def _own_template(self) -> str | None:
+        """Return the template that vLLM would come to anyway; None where it must look for it.
+
+        It asks for a processor's template first, and loads the tokenizer a second time to learn that a
+        text-only model has no processor.
+        """
+        assert self._llm is not None
+        renderer = self._llm.renderer
+        if not isinstance(renderer, HfRenderer) or self._llm.model_config.is_multimodal_model:
+            return None
+        template = getattr(renderer.tokenizer, "chat_template", None)
+        # One of several would hide the others; a text without a bracket would be taken for a path.
+        return template if isinstance(template, str) and "{" in template else None
 
     async def chat(self, request: Request) -> Response:
         """Answer one chat request whole."""
