@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import atexit
 import logging
+import multiprocessing
 import os
-import re
 import sys
 import threading
 import warnings
@@ -21,17 +21,17 @@ from typing import TYPE_CHECKING
 
 from agent.engines.base import EngineInfo, Request, Response, StageCallback
 from agent.engines.config import EngineConfig, check_names
+from agent.engines.failures import start_error
 from agent.engines.families import tool_parser_for
 from agent.engines.hub import check_hub_model
 from agent.engines.loop import EngineLoop
 from agent.engines.memory import large_import, return_memory
 from agent.errors import (
     AgentError,
+    ConfigurationError,
     EngineClosedError,
     EngineDeadError,
-    EngineStartError,
     MissingExtraError,
-    ModelNotFoundError,
 )
 
 if TYPE_CHECKING:
@@ -45,6 +45,8 @@ ENVIRONMENT = {
     "VLLM_NO_USAGE_STATS": "1",
     "TOKENIZERS_PARALLELISM": "false",
     "TORCH_CPP_LOG_LEVEL": "ERROR",
+    # Several cards need processes, and a fork of a process with threads may wait for ever for a lock.
+    "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
     # Spinning at OpenMP barriers makes decoding ten times slower as soon as anything else wants a core.
     "OMP_WAIT_POLICY": "PASSIVE",
 }
@@ -96,6 +98,7 @@ class LocalEngine:
         return self._info
 
     async def _start(self) -> EngineInfo:
+        _refuse_in_a_worker()
         self._on_stage("importing")
         arguments = self.config.engine_arguments()
         if self.config.reasoning_parser is not None:
@@ -138,7 +141,7 @@ class LocalEngine:
             server.shutdown()
             if isinstance(error, AgentError):
                 raise
-            raise _start_error(self.config.model, error) from error
+            raise start_error(self.config.model, error) from error
         except BaseException:  # closed while it was starting
             server.shutdown()
             raise
@@ -226,33 +229,24 @@ class LocalEngine:
         return self._server
 
 
+def _refuse_in_a_worker() -> None:
+    """Stop a script that the worker processes of its own engine import from starting engines in them."""
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        msg = (
+            "this script starts its engine as soon as it is imported, which the engine's worker processes do "
+            'too: put what it does under `if __name__ == "__main__":`'
+        )
+        raise ConfigurationError(msg)
+
+
 def _quieten() -> None:
     """Keep what vLLM and torch say about themselves while they are imported off the caller's terminal."""
     logging.getLogger("vllm").setLevel(os.environ["VLLM_LOGGING_LEVEL"])  # it logs before it sets this
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"vllm\b")
 
 
-_LONGEST = 600  # characters of a message
 _DEAD = "the engine died while this request was running; the next call starts a fresh one"
 _CLOSED = "this engine was closed; build a new model to go on"
-_GATED = ("gated repo", "Access to model")
-
-
-def _start_error(model: str, error: Exception) -> AgentError:
-    text = _plain(str(error)) or type(error).__name__
-    if any(sign in text for sign in _GATED):
-        return ModelNotFoundError(
-            f"the model {model!r} is given out on conditions: accept them on its page, and log in with "
-            f"`hf auth login` ({text})"
-        )
-    return EngineStartError(f"vLLM could not start with model {model!r}: {text}")
-
-
-def _plain(text: str) -> str:
-    """Take the frame that pydantic puts around a message off, and cut lists that fill pages."""
-    text = re.sub(r"^\d+ validation errors? for \w+\n\s*Value error, ", "", text)
-    text = re.sub(r" \[type=\w+, input_value=.*", "", text, flags=re.DOTALL)
-    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
 
 
 # -- sharing -----------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import queue
+import signal
 import threading
 import time
 from collections.abc import Callable
@@ -68,6 +69,8 @@ class ThreadCoreClient(InprocClient):  # type: ignore[misc]  # vLLM is untyped f
         failure: list[BaseException] = []
 
         def serve() -> None:
+            # With several cards the core has worker processes, which inherit this: Ctrl-C is for the caller.
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
             # The core is built on the thread that steps it: OpenMP teams belong to the thread that made them.
             try:
                 core_class = type("EngineCore", (_StagedCore,), {"on_stage": staticmethod(on_stage)})
