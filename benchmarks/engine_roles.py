@@ -56,7 +56,7 @@ def ours(*, model: str, calls: list[int], tokens: int, born: float) -> dict[str,
     next(iter(chat.stream("Hello!", max_tokens=4)))
     first = time.time() - born
     figures: dict[str, Any] = {"first_token_s": first, "tokens_per_s": speeds(chat, calls)}
-    figures["stream"] = {str(streams): stream_costs(chat, streams, tokens) for streams in STREAMS}
+    figures["stream"] = {str(streams): stream_costs(chat, streams, tokens // 2) for streams in STREAMS}
     memory.append(resident())
     chat.close()
     del chat
@@ -152,7 +152,7 @@ def stream_costs(chat: Any, streams: int, tokens: int) -> dict[str, float]:
             pass
 
     async def above(number: int) -> None:
-        async for _ in chat.astream(conversations(streams)[number]):
+        async for _ in chat.astream(conversations(streams)[number], max_tokens=tokens):
             pass
 
     async def all_at_once(one: Callable[[int], Awaitable[None]]) -> None:
@@ -168,7 +168,7 @@ def stream_costs(chat: Any, streams: int, tokens: int) -> dict[str, float]:
             cost(lambda: asyncio.run(all_at_once(above))),
             cost(lambda: engine.loop.run(all_at_once(below))),
         )
-        for _ in range(5)
+        for _ in range(3)
     ]
     ours, bare = (statistics.median(column) for column in zip(*costs, strict=True))
     return {"ours_us": ours, "bare_us": bare, "overhead_us": statistics.median(a - b for a, b in costs)}

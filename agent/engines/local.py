@@ -75,8 +75,8 @@ class LocalEngine:
 
     @property
     def closed(self) -> bool:
-        """Whether it was closed or has died."""
-        return self._closed
+        """Whether it was closed or has died, which may happen while nobody waits for an answer."""
+        return self._closed or (self._server is not None and self._server.dead)
 
     async def start(self) -> EngineInfo:
         """Import vLLM, load the model and warm it up; later calls return at once.
@@ -195,8 +195,9 @@ class LocalEngine:
 
     def close(self) -> None:
         """Stop the engine and free its memory; callers that wait get :class:`EngineClosedError`."""
-        if self._shut():
+        if (server := self._shut()) is not None:
             return_memory()
+            server.return_device_memory()
 
     @contextmanager
     def _watched(self) -> Iterator[None]:
@@ -211,15 +212,15 @@ class LocalEngine:
                 raise EngineDeadError(_DEAD) from None
             raise
 
-    def _shut(self) -> bool:
-        """Stop the engine; say whether there was one."""
+    def _shut(self) -> InProcessServer | None:
+        """Stop the engine; return what it was."""
         _OPEN.discard(self)
         self._closed = True
         server, self._server = self._server, None
         if server is not None:
             server.shutdown()
         self.loop.stop()
-        return server is not None
+        return server
 
     async def _ready(self) -> InProcessServer:
         if self._server is None:

@@ -34,3 +34,16 @@ def test_text_measures_our_calls() -> None:
     figures = json.loads(done.stdout)
     assert (figures["well"], figures["same"], figures["errors"]) == (1.0, 1.0, {})
     assert figures["tokens_per_s"] > 0
+
+
+@pytest.mark.engine
+def test_engine_measures_our_calls() -> None:
+    command = [sys.executable, str(BENCHMARKS / "engine.py"), "--roles", "ours", "--rounds", "1"]
+    command += ["--calls", "3", "--tokens", "4", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    round_ = json.loads(done.stderr.strip().splitlines()[-1].removeprefix("round 1: "))["ours"]
+    assert round_["first_token_s"] > 0
+    assert round_["tokens_per_s"]["3"] > 0
+    rows = json.loads(done.stdout)
+    assert [row["figure"].split()[0] for row in rows] == ["processor", "processor", "MB"]

@@ -77,6 +77,7 @@ class ThreadCoreClient(InprocClient):  # type: ignore[misc]  # vLLM is untyped f
                 self.engine_core = core_class(vllm_config, executor_class, log_stats)
                 with _CORES_LOCK:
                     _CORES.add(self.engine_core)
+                self.engine_core.model_executor.register_failure_callback(self._executor_failed)
             except BaseException as error:  # carried to the caller's thread whole
                 failure.append(error)
                 return
@@ -89,6 +90,15 @@ class ThreadCoreClient(InprocClient):  # type: ignore[misc]  # vLLM is untyped f
         ready.wait()
         if failure:
             raise failure[0]
+
+    def _executor_failed(self) -> None:
+        """A worker process has ended: learn of it now, and not with the next request."""
+
+        def fail() -> None:
+            msg = "a worker process ended"
+            raise RuntimeError(msg)
+
+        self._work.put(fail)
 
     def _serve(self) -> None:
         core = self.engine_core

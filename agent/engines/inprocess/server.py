@@ -10,6 +10,7 @@ from contextlib import aclosing
 from typing import Any
 from unittest.mock import patch
 
+import torch
 from starlette.datastructures import State
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.entrypoints.launchers.api_server.app_state import init_app_state
@@ -190,12 +191,23 @@ class InProcessServer:
             return RequestError(message)
         return EngineError(f"vLLM failed on this request: {message}")
 
+    @property
+    def dead(self) -> bool:
+        """Whether the core has failed; it may do so while nobody waits, when a worker process ends."""
+        return self._llm is not None and self._llm.errored
+
     def shutdown(self) -> None:
         """Stop the core and free its memory."""
         llm, self._llm = self._llm, None
         self._state = State()  # drops the serving layer, and with it the last references to the model
         if llm is not None:
             llm.shutdown()
+
+    @staticmethod
+    def return_device_memory() -> None:
+        """Give what torch keeps for later back to the card, where the next engine looks for free memory."""
+        if torch.accelerator.is_available():
+            torch.accelerator.empty_cache()
 
 
 _DEAD = "the engine died while this request was running; the next call starts a fresh one"
