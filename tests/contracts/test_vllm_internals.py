@@ -119,6 +119,14 @@ def test_the_core_is_stepped_as_vllms_own_loop_does_it(modules: dict[str, Any]) 
         expect(name in source, f"EngineCore has no {name}")
 
 
+def test_batches_get_the_size_that_suits_a_server(modules: dict[str, Any]) -> None:
+    from vllm.usage.usage_lib import UsageContext
+
+    for sizes in modules["arg_utils"].EngineArgs.get_batch_defaults(1):
+        expect(UsageContext.OPENAI_API_SERVER in sizes, "batch sizes are not chosen for servers any more")
+        expect(UsageContext.ENGINE_CONTEXT not in sizes, "batch sizes are chosen for engines alone, too")
+
+
 def test_the_workers_of_several_cards_end_with_this_process(modules: dict[str, Any]) -> None:
     from vllm import envs
     from vllm.v1.executor import multiproc_executor

@@ -60,7 +60,8 @@ class InProcessServer:
         """Load the model and warm it up; blocks the loop, which nothing else uses yet."""
         on_stage("loading")
         args = AsyncEngineArgs(**with_platform_defaults(engine_args))
-        config = args.create_engine_config(UsageContext.ENGINE_CONTEXT)
+        # Batches of the size that suits the card, as for its server; other uses get 128 requests at most.
+        config = args.create_engine_config(UsageContext.OPENAI_API_SERVER)
 
         def make_client(vllm_config: Any, executor_class: Any, log_stats: bool, **_: Any) -> ThreadCoreClient:
             return ThreadCoreClient(vllm_config, executor_class, log_stats, on_stage)
