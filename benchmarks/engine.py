@@ -127,11 +127,13 @@ def main() -> None:
     from agent.catalogue.embedded import embedded_model
 
     arguments.model = arguments.model or str(embedded_model())
-    rounds = []
+    rounds: list[dict[str, Any]] = []
     for number in range(arguments.rounds):
         order = arguments.roles if number % 2 == 0 else arguments.roles[::-1]
-        rounds.append({role: measure(role, arguments) for role in order})
-        print(f"round {number + 1}: {json.dumps(rounds[-1])}", file=sys.stderr, flush=True)
+        rounds.append({})
+        for role in order:
+            rounds[-1][role] = measure(role, arguments)
+            print(f"round {number + 1}: {json.dumps({role: rounds[-1][role]})}", file=sys.stderr, flush=True)
     rows = table(rounds, arguments)
     if arguments.json:
         print(json.dumps(rows))

@@ -55,7 +55,7 @@ def ours(*, model: str, calls: list[int], tokens: int, born: float) -> dict[str,
     )
     next(iter(chat.stream("Hello!", max_tokens=4)))
     first = time.time() - born
-    figures: dict[str, Any] = {"first_token_s": first, "tokens_per_s": speeds(chat, calls)}
+    figures: dict[str, Any] = {"first_token_s": first, "tokens_per_s": speeds(chats(chat), calls)}
     figures["stream"] = {str(streams): stream_costs(chat, streams, tokens // 2) for streams in STREAMS}
     memory.append(resident())
     chat.close()
@@ -81,7 +81,7 @@ def plain(*, model: str, calls: list[int], tokens: int, born: float) -> dict[str
         outputs = llm.chat(conversations(count), params, use_tqdm=False)
         return sum(len(output.outputs[0].token_ids) for output in outputs)
 
-    return {"first_token_s": first, "tokens_per_s": {str(n): timed(work, n) for n in calls}}
+    return {"first_token_s": first, "tokens_per_s": speeds(work, calls)}
 
 
 def served(*, model: str, calls: list[int], tokens: int, born: float) -> dict[str, Any]:
@@ -103,32 +103,37 @@ def served(*, model: str, calls: list[int], tokens: int, born: float) -> dict[st
         remote = ChatVLLM(base_url=address, temperature=0.0, ignore_eos=True, max_tokens=tokens)
         with remote:
             return {
-                "openai": {"tokens_per_s": speeds(openai, calls)},
-                "remote": {"tokens_per_s": speeds(remote, calls)},
+                "openai": {"tokens_per_s": speeds(chats(openai), calls)},
+                "remote": {"tokens_per_s": speeds(chats(remote), calls)},
             }
 
 
 # -- measuring ----------------------------------------------------------------------------------------------
 
 
-def timed(work: Callable[[int], Awaitable[int]], count: int) -> float:
+async def timed(work: Callable[[int], Awaitable[int]], count: int) -> float:
     """Tokens per second; the work has been done once before the clock starts."""
-
-    async def run() -> int:
-        return await work(count)
-
-    asyncio.run(run())
+    await work(count)
     started = time.perf_counter()
-    made = asyncio.run(run())
+    made = await work(count)
     return made / (time.perf_counter() - started)
 
 
-def speeds(chat: Any, calls: list[int]) -> dict[str, float]:
+def speeds(work: Callable[[int], Awaitable[int]], calls: list[int]) -> dict[str, float]:
+    """All on one event loop, to which clients over HTTP are bound."""
+
+    async def all_counts() -> dict[str, float]:
+        return {str(count): await timed(work, count) for count in calls}
+
+    return asyncio.run(all_counts())
+
+
+def chats(chat: Any) -> Callable[[int], Awaitable[int]]:
     async def work(count: int) -> int:
         answers = await asyncio.gather(*(chat.ainvoke(messages) for messages in conversations(count)))
         return sum(answer.usage_metadata["output_tokens"] for answer in answers)
 
-    return {str(count): timed(work, count) for count in calls}
+    return work
 
 
 def stream_costs(chat: Any, streams: int, tokens: int) -> dict[str, float]:
@@ -199,12 +204,12 @@ def server(model: str) -> Iterator[str]:
             time.sleep(0.5)
         yield f"http://127.0.0.1:{PORT}/v1"
     finally:
-        family = [process.pid, *(child.pid for child in psutil.Process(process.pid).children(recursive=True))]
+        family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
         process.terminate()
-        process.wait(60)
-        for pid in family[1:]:
-            if psutil.pid_exists(pid):
-                psutil.Process(pid).kill()
+        _, left = psutil.wait_procs(family, timeout=30)
+        for one in left:
+            one.kill()
+        process.wait()
 
 
 def answers(address: str) -> bool:
