@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from langchain_core.runnables import RunnableConfig
     from langchain_core.tools import BaseTool
     from langgraph.graph.state import CompiledStateGraph
-    from langgraph.types import StateSnapshot
+    from langgraph.types import Command, StateSnapshot
 
     from agent.chat.model import ChatVLLM
     from agent.engines.base import EngineInfo, StageCallback
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     Graph: TypeAlias = CompiledStateGraph[Any, Any, Any, Any]
     Snapshot: TypeAlias = StateSnapshot
+    Resume: TypeAlias = Command[Any]
 
 _TEMPERATURE_OF_OTHERS = 0.7
 _STEPS_PER_CALL = 2

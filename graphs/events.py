@@ -61,7 +61,16 @@ class TurnClosing(TypedDict):
     reason: StopReason
 
 
-GraphEvent = ToolStarted | ToolFinished | CallsRepaired | ContextTrimmed | TurnClosing
+class CallDecided(TypedDict):
+    """A person has decided about a tool call."""
+
+    type: Literal["call_decided"]
+    id: str
+    name: str
+    decision: Literal["approve", "edit", "reject", "respond"]
+
+
+GraphEvent = ToolStarted | ToolFinished | CallsRepaired | ContextTrimmed | TurnClosing | CallDecided
 
 
 def emit(event: GraphEvent) -> None:

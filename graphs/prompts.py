@@ -54,10 +54,24 @@ def unanswered_call(name: str) -> str:
     )
 
 
+def call_not_run(name: str) -> str:
+    """The result given to a call that an earlier run left before it had begun."""
+    return f"Error: the run was stopped before {name!r} began, so it was not run."
+
+
 def unknown_outcome(name: str) -> str:
     """The result of a call that was under way when the process died."""
     return (
         f"Error: the outcome of {name!r} is unknown: the process stopped while it was running. "
         "The tool was not run again, because running it twice may do harm. "
         "Tell the user, or check whether it took effect."
+    )
+
+
+def rejected_call(reason: str) -> str:
+    """The result of a call that a person did not allow."""
+    why = f": {reason.strip()}" if reason.strip() else "."
+    return (
+        f"Error: the user did not allow this call, so it was not run{why}\n"
+        "Do not make the same call again. Go on without it, or ask the user."
     )

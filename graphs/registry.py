@@ -10,6 +10,7 @@ from typing import Any
 
 from langgraph.graph.state import CompiledStateGraph
 
+from graphs.approval import build_approval_graph
 from graphs.react import build_react_graph
 
 
@@ -36,6 +37,11 @@ GRAPHS: Mapping[str, GraphKind] = MappingProxyType(
     {
         "react": GraphKind(
             "react", "A model that calls tools, several at once, until it can answer.", build_react_graph
+        ),
+        "approval": GraphKind(
+            "approval",
+            "The same, but each tool call waits until a person approves, edits, rejects or answers it.",
+            build_approval_graph,
         ),
     }
 )
