@@ -70,7 +70,76 @@ class CallDecided(TypedDict):
     decision: Literal["approve", "edit", "reject", "respond"]
 
 
-GraphEvent = ToolStarted | ToolFinished | CallsRepaired | ContextTrimmed | TurnClosing | CallDecided
+class WorkerStarted(TypedDict):
+    """A supervisor has given a task to a worker."""
+
+    type: Literal["worker_started"]
+    id: str
+    """The id of the call by which it did."""
+    name: str
+    task: str
+
+
+class WorkerFinished(TypedDict):
+    """A worker has answered."""
+
+    type: Literal["worker_finished"]
+    id: str
+    name: str
+
+
+class Planned(TypedDict):
+    """The steps that are left to do."""
+
+    type: Literal["planned"]
+    steps: list[str]
+
+
+class StepStarted(TypedDict):
+    """A step of a plan begins."""
+
+    type: Literal["step_started"]
+    step: str
+
+
+class StepFinished(TypedDict):
+    """A step of a plan has its result."""
+
+    type: Literal["step_finished"]
+    step: str
+
+
+class Retrieved(TypedDict):
+    """Documents were looked for."""
+
+    type: Literal["retrieved"]
+    query: str
+    found: int
+
+
+class Graded(TypedDict):
+    """Documents were judged."""
+
+    type: Literal["graded"]
+    kept: int
+    dropped: int
+
+
+GraphEvent = (
+    ToolStarted
+    | ToolFinished
+    | CallsRepaired
+    | ContextTrimmed
+    | TurnClosing
+    | CallDecided
+    | WorkerStarted
+    | WorkerFinished
+    | Planned
+    | StepStarted
+    | StepFinished
+    | Retrieved
+    | Graded
+)
 
 
 def emit(event: GraphEvent) -> None:

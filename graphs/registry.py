@@ -11,7 +11,10 @@ from typing import Any
 from langgraph.graph.state import CompiledStateGraph
 
 from graphs.approval import build_approval_graph
+from graphs.plan_execute import build_plan_execute_graph
 from graphs.react import build_react_graph
+from graphs.retrieval import build_retrieval_graph
+from graphs.supervisor import build_supervisor_graph
 
 
 class UnknownGraphError(LookupError):
@@ -42,6 +45,21 @@ GRAPHS: Mapping[str, GraphKind] = MappingProxyType(
             "approval",
             "The same, but each tool call waits until a person approves, edits, rejects or answers it.",
             build_approval_graph,
+        ),
+        "plan_execute": GraphKind(
+            "plan_execute",
+            "A model that makes a plan, does one step after the other, plans again, and answers.",
+            build_plan_execute_graph,
+        ),
+        "retrieval": GraphKind(
+            "retrieval",
+            "Answers from documents: retrieve, rerank, grade, rewrite the query, answer with citations.",
+            build_retrieval_graph,
+        ),
+        "supervisor": GraphKind(
+            "supervisor",
+            "A model that hands tasks to workers, each of them a graph of its own.",
+            build_supervisor_graph,
         ),
     }
 )

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -29,7 +29,7 @@ from graphs.journal import recall
 from graphs.limits import TurnLimits
 from graphs.repair import answer_malformed_calls, answer_open_calls, with_unique_call_ids, without_calls
 from graphs.state import ConversationState
-from graphs.turn import Gaps, unanswered
+from graphs.turn import Gaps, current_turn, model_calls, unanswered
 from tools.private_loop import PRIVATE_LOOP
 
 
@@ -63,6 +63,13 @@ class ModelNode:
     max_context_tokens: int | None = None
     """Tokens a request may take; by default what the model's profile says."""
 
+    first_choice: str | None = None
+    """The ``tool_choice`` of the first call in a turn, such as ``"any"``; ``None`` leaves it to the model."""
+
+    briefing: Callable[[Mapping[str, Any]], str] | None = None
+    """What the model is told beside the conversation, from the graph's state. It stands at the end of the
+    request, where it costs nothing of the prefix cache, and is not stored."""
+
     def as_node(self) -> Runnable[ConversationState, dict[str, list[BaseMessage]]]:
         """This node for ``StateGraph.add_node``, synchronous and asynchronous."""
         return RunnableLambda(self.run, self.arun, name="model")
@@ -83,6 +90,12 @@ class ModelNode:
         return self._conclude(request, await request.runnable.ainvoke(request.messages, config))
 
     @cached_property
+    def _first(self) -> Runnable[LanguageModelInput, AIMessage]:
+        if not self.tools or self.first_choice is None:
+            return self._with_tools
+        return self.model.bind_tools(list(self.tools), tool_choice=self.first_choice)
+
+    @cached_property
     def _with_tools(self) -> Runnable[LanguageModelInput, AIMessage]:
         # Bound at the first call and not before: binding may need the model's template, and building a graph
         # must load nothing.
@@ -97,17 +110,27 @@ class ModelNode:
         if closing:
             emit({"type": "turn_closing", "reason": closing})
         offered = () if closing else self.tools
+        # Cut with what will be appended already in place, so that the whole request fits.
         fitted = fit_context(
-            with_system_prompt(well_formed(conversation), self.system_prompt),
+            appended(
+                with_system_prompt(well_formed(conversation), self.system_prompt),
+                self._appendix(state, closing),
+            ),
             model=self.model,
             budget=token_budget(self.model, self.max_context_tokens),
             tools=offered,
         )
         if fitted.dropped or fitted.shortened:
             emit({"type": "context_trimmed", "dropped": fitted.dropped, "shortened": fitted.shortened})
-        messages = _instructed(fitted.messages, closing) if closing else fitted.messages
-        runnable = self.model if closing else self._with_tools
-        return _Request(runnable, messages, conversation, repairs, closing)
+        first = model_calls(current_turn(conversation)) == 0
+        runnable = self.model if closing else self._first if first else self._with_tools
+        return _Request(runnable, fitted.messages, conversation, repairs, closing)
+
+    def _appendix(self, state: ConversationState, closing: StopReason | None) -> str:
+        texts = [self.briefing(state)] if self.briefing is not None else []
+        if closing:
+            texts.append(prompts.last_answer_instruction(closing))
+        return "\n\n".join(text for text in texts if text)
 
     def _conclude(self, request: _Request, answer: AIMessage) -> dict[str, list[BaseMessage]]:
         if not answer.id:
@@ -121,19 +144,20 @@ class ModelNode:
         return {"messages": [*request.repairs, answer, *answer_malformed_calls(answer)]}
 
 
-def _instructed(messages: Sequence[BaseMessage], reason: StopReason) -> list[BaseMessage]:
-    """The request with an instruction at the end of its last message.
+def appended(messages: Sequence[BaseMessage], text: str) -> list[BaseMessage]:
+    """A request with ``text`` at the end of its last message.
 
     Not as a message of its own: after a tool's result many templates accept neither a system message nor one
     of the user's.
     """
-    instruction = prompts.last_answer_instruction(reason)
-    if not messages:
-        return [HumanMessage(content=instruction)]
+    if not text:
+        return list(messages)
+    if not messages or isinstance(messages[-1], AIMessage):
+        return [*messages, HumanMessage(content=text)]
     *before, last = messages
     content: Any = last.content
     if isinstance(content, str):
-        content = f"{content}\n\n{instruction}"
+        content = f"{content}\n\n{text}"
     else:
-        content = [*content, {"type": "text", "text": instruction}]
+        content = [*content, {"type": "text", "text": text}]
     return [*before, last.model_copy(update={"content": content})]

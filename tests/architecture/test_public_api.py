@@ -32,6 +32,7 @@ EXPORTS = {
         "GRAPHS",
         "Reject",
         "Respond",
+        "Worker",
         "build_approval_graph",
         "build_plan_execute_graph",
         "build_react_graph",
