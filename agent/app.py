@@ -93,6 +93,7 @@ def open_app(settings: Settings, *, on_stage: StageCallback | None = None) -> It
         DatabaseError: The conversations cannot be opened.
         ToolError: A tool does not exist.
     """
+    _check_graph(settings)
     tools = build_tools(settings)
     model = build_model(settings, on_stage=on_stage)
     with open_saver(settings) as saver:
@@ -197,6 +198,17 @@ def build_graph(
         system_prompt=settings.system,
         max_steps=settings.max_steps,
     )
+
+
+def _check_graph(settings: Settings) -> None:
+    from graphs.registry import GRAPHS
+
+    kind = GRAPHS.get(settings.graph)  # an unknown name is refused when the graph is built
+    if kind is not None and kind.needs_documents:
+        raise ConfigurationError(
+            f"the graph {settings.graph!r} answers from documents, and this command has none; "
+            "give it some in Python: build_retrieval_graph(model=…, retriever=…)"
+        )
 
 
 def recursion_limit(settings: Settings) -> int:

@@ -35,6 +35,9 @@ class GraphKind:
     build: Callable[..., CompiledStateGraph[Any, Any, Any, Any]]
     """Takes ``model``, ``tools`` and ``checkpointer`` as keywords, and options of its own."""
 
+    needs_documents: bool = False
+    """Whether it runs only with a ``retriever``; it can be drawn without."""
+
 
 GRAPHS: Mapping[str, GraphKind] = MappingProxyType(
     {
@@ -55,6 +58,7 @@ GRAPHS: Mapping[str, GraphKind] = MappingProxyType(
             "retrieval",
             "Answers from documents: retrieve, rerank, grade, rewrite the query, answer with citations.",
             build_retrieval_graph,
+            needs_documents=True,
         ),
         "supervisor": GraphKind(
             "supervisor",

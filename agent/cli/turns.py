@@ -150,15 +150,16 @@ class Turn:
             durability="sync",
             subgraphs=True,
         )
-        async for _, mode, payload in stream:
-            self._read(mode, payload)
+        async for namespace, mode, payload in stream:
+            self._read(mode, payload, within=bool(namespace))
         state = await self._state()
         return None if self.waiting else last_answer(state.values.get("messages", []))
 
-    def _read(self, mode: str, payload: Any) -> None:
+    def _read(self, mode: str, payload: Any, *, within: bool) -> None:
+        """Tell the view; of graphs within the graph their tools, and not their words: no answer as yet."""
         if mode == "messages":
             message = payload[0]
-            if isinstance(message, AIMessageChunk):
+            if isinstance(message, AIMessageChunk) and not within:
                 self._read_chunk(message)
         elif mode == "custom":
             self._read_event(payload)
@@ -166,7 +167,8 @@ class Turn:
             for update in payload.values():
                 if isinstance(update, Mapping):
                     for message in update.get("messages") or ():
-                        self._read_message(message)
+                        if isinstance(message, ToolMessage) or not within:
+                            self._read_message(message)
 
     def _read_chunk(self, chunk: AIMessageChunk) -> None:
         if chunk.text:
