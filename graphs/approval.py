@@ -26,7 +26,7 @@ from graphs.nodes.model import ModelNode
 from graphs.nodes.tools import ToolNode, send_calls
 from graphs.react import ReactGraph
 from graphs.routing import DONE, MODEL, TOOLS, WAYS, after_answer
-from graphs.state import Conversation, ConversationState
+from graphs.state import Conversation, ConversationState, Overflow
 from graphs.toolset import prepare_tools
 
 _APPROVAL: Final = "approval"
@@ -48,6 +48,7 @@ def build_approval_graph(
     max_repeats: int = 2,
     max_malformed: int = 2,
     max_context_tokens: int | None = None,
+    overflow: Overflow = "trim",
     name: str = "approval",
 ) -> ReactGraph:
     """Build an agent whose tool calls wait for a person.
@@ -71,6 +72,7 @@ def build_approval_graph(
         max_repeats: How often a round of calls may be repeated in one turn with the same results.
         max_malformed: Retries in a row after answers in which no tool call could be read.
         max_context_tokens: Tokens that a request may take.
+        overflow: Whether turns that do not fit are trimmed or summarised.
         name: The graph's name in traces and in LangGraph Studio.
 
     Raises:
@@ -83,6 +85,7 @@ def build_approval_graph(
         system_prompt=system_prompt,
         limits=TurnLimits(max_steps=max_steps, max_repeats=max_repeats, max_malformed=max_malformed),
         max_context_tokens=max_context_tokens,
+        summarise=overflow == "summarise",
     )
     gate = ApprovalNode(tools=prepared, asks=_predicate(asks, prepared))
 

@@ -54,6 +54,14 @@ class ContextTrimmed(TypedDict):
     """Tool results cut in the middle."""
 
 
+class ContextSummarised(TypedDict):
+    """The oldest turns were summarised, because the model's context is full."""
+
+    type: Literal["context_summarised"]
+    covered: int
+    """Messages that the new summary took in."""
+
+
 class TurnClosing(TypedDict):
     """The model is asked for its last answer in this turn, without tools."""
 
@@ -130,6 +138,7 @@ GraphEvent = (
     | ToolFinished
     | CallsRepaired
     | ContextTrimmed
+    | ContextSummarised
     | TurnClosing
     | CallDecided
     | WorkerStarted

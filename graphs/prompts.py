@@ -106,6 +106,20 @@ def results_of_steps(results: Sequence[tuple[str, str]]) -> str:
     return "Results so far:\n" + "\n".join(lines)
 
 
+def summarise(known: str, text: str) -> str:
+    """Asks for a summary of a conversation's beginning."""
+    before = f"What came before:\n{known}\n\n" if known else ""
+    return (
+        f"{before}A conversation:\n{text}\n\nSummarise this in a few sentences: what the user wants, what "
+        "was found out, and every name, number and decision that may be needed later. Write nothing else."
+    )
+
+
+def summary_so_far(text: str) -> str:
+    """A summary as it stands at the head of a request."""
+    return f"Earlier in this conversation: {text}"
+
+
 SEARCH = "Do not answer yet. Write the search query that finds what this question needs, in full words."
 """Asks for a query that stands by itself, where the question leans on earlier turns."""
 

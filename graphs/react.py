@@ -23,7 +23,7 @@ from graphs.limits import TurnLimits
 from graphs.nodes.model import ModelNode
 from graphs.nodes.tools import ToolNode
 from graphs.routing import MODEL, TOOLS, WAYS, after_answer
-from graphs.state import Conversation, ConversationState
+from graphs.state import Conversation, ConversationState, Overflow
 from graphs.toolset import prepare_tools
 
 ReactGraph = CompiledStateGraph[ConversationState, None, Conversation, Conversation]
@@ -39,6 +39,7 @@ def build_react_graph(
     max_repeats: int = 2,
     max_malformed: int = 2,
     max_context_tokens: int | None = None,
+    overflow: Overflow = "trim",
     name: str = "react",
 ) -> ReactGraph:
     """Build an agent that calls tools until it can answer.
@@ -62,7 +63,9 @@ def build_react_graph(
         max_repeats: How often a round of calls may be repeated in one turn with the same results.
         max_malformed: Retries in a row after answers in which no tool call could be read.
         max_context_tokens: Tokens that a request may take; by default ``model.profile["max_input_tokens"]``.
-            Longer conversations are trimmed for the request, never in the state.
+            Longer conversations are cut for the request, never in the state.
+        overflow: What happens to the oldest turns of a conversation that is too long: ``"trim"`` leaves them
+            out, ``"summarise"`` has the model put them in a few sentences first.
         name: The graph's name in traces and in LangGraph Studio.
 
     Raises:
@@ -76,6 +79,7 @@ def build_react_graph(
         system_prompt=system_prompt,
         limits=limits,
         max_context_tokens=max_context_tokens,
+        summarise=overflow == "summarise",
     )
     builder = StateGraph(ConversationState, input_schema=Conversation, output_schema=Conversation)
     builder.add_node(MODEL, ask.as_node())

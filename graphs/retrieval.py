@@ -30,7 +30,7 @@ from graphs.nodes.model import ModelNode
 from graphs.nodes.retrieval import Passage, RetrievalState, Search
 from graphs.nodes.tools import ToolNode
 from graphs.routing import MODEL, TOOLS, WAYS, after_answer
-from graphs.state import Conversation
+from graphs.state import Conversation, Overflow
 from graphs.toolset import prepare_tools
 
 _CITATION: Final = re.compile(r"\[(\d{1,3})\]")
@@ -51,6 +51,7 @@ def build_retrieval_graph(
     max_rewrites: int = 1,
     max_steps: int = 10,
     max_context_tokens: int | None = None,
+    overflow: Overflow = "trim",
     name: str = "retrieval",
 ) -> RetrievalGraph:
     """Build an agent that answers from documents.
@@ -69,6 +70,7 @@ def build_retrieval_graph(
         max_rewrites: How often a query that found nothing useful is written anew.
         max_steps: Model calls in one turn that may use tools.
         max_context_tokens: Tokens that a request may take.
+        overflow: Whether turns that do not fit are trimmed or summarised.
         name: The graph's name in traces and in LangGraph Studio.
 
     Raises:
@@ -90,6 +92,7 @@ def build_retrieval_graph(
         system_prompt=system_prompt,
         limits=TurnLimits(max_steps=max_steps),
         max_context_tokens=max_context_tokens,
+        summarise=overflow == "summarise",
         briefing=lambda state: prompts.cited_answer([each["text"] for each in state["passages"]]),
     )
 

@@ -36,7 +36,7 @@ from graphs.nodes.worker import Graph, worker_node
 from graphs.react import ReactGraph, build_react_graph
 from graphs.repair import error_result
 from graphs.routing import MODEL, TOOLS, WAYS, after_answer
-from graphs.state import Conversation, ConversationState
+from graphs.state import Conversation, ConversationState, Overflow
 from graphs.toolset import prepare_tools
 from tools.arguments import check_arguments
 from tools.errors import ToolInputError
@@ -90,6 +90,7 @@ def build_supervisor_graph(
     max_repeats: int = 2,
     max_malformed: int = 2,
     max_context_tokens: int | None = None,
+    overflow: Overflow = "trim",
     name: str = "supervisor",
 ) -> ReactGraph:
     """Build a model that routes tasks to workers.
@@ -107,6 +108,7 @@ def build_supervisor_graph(
         max_repeats: How often a round of calls may be repeated in one turn with the same results.
         max_malformed: Retries in a row after answers in which no call could be read.
         max_context_tokens: Tokens that a request may take.
+        overflow: Whether turns that do not fit are trimmed or summarised.
         name: The graph's name in traces and in LangGraph Studio.
 
     Raises:
@@ -125,6 +127,7 @@ def build_supervisor_graph(
         system_prompt=system_prompt,
         limits=TurnLimits(max_steps=max_steps, max_repeats=max_repeats, max_malformed=max_malformed),
         max_context_tokens=max_context_tokens,
+        summarise=overflow == "summarise",
         first_choice=None if first == "auto" else first,
     )
 

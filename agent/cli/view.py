@@ -98,6 +98,8 @@ class TerminalView:
                 f"the context is full: {event['dropped']} old message(s) left out, "
                 f"{event['shortened']} tool result(s) shortened"
             )
+        elif kind == "context_summarised":
+            text = f"the context is full: {event['covered']} old message(s) were summarised"
         if text:
             self.rest()
             warn(f"  ! {text}")
