@@ -1,4 +1,4 @@
-"""Versions of channels sort by their number, also beside those that LangGraph's own savers and server make."""
+"""Versions of channels sort by their number, also beside those of LangGraph's own savers and its server."""
 
 from __future__ import annotations
 
