@@ -8,6 +8,8 @@ said either way. LangGraph reads threads of one kind with the other, so the choi
 
 Everything else a node wants to know (model calls in this turn, unanswered calls, repeats) is computed from
 the messages in :mod:`graphs.turn`. There are no counters to go stale when somebody edits or forks a thread.
+The summary of a long conversation is the one exception: writing it costs a call of the model, so it is kept,
+with the id of the message up to which it holds.
 """
 
 from __future__ import annotations

@@ -75,7 +75,7 @@ CASES = {
 @pytest.fixture(scope="module")
 def model(real_model: ChatVLLM) -> Any:
     """The shared engine, with answers short enough for a test."""
-    with ChatVLLM(temperature=0.0, max_tokens=32) as short:
+    with ChatVLLM(temperature=0.0, max_tokens=48) as short:
         yield short
 
 
