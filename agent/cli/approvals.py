@@ -125,9 +125,8 @@ def _matching(given: str, calls: Sequence[WaitingCall], *, many: bool) -> list[s
         if len(found) > 1:
             raise click.UsageError(f"{given!r} is the beginning of several calls: {', '.join(found)}.")
     if not found:
-        raise ConfigurationError(
-            f"no call {given!r} waits for a decision; waiting: {', '.join(ids) or 'none'}"
-        )
+        waiting = ", ".join(ids) or "none (a call of another graph waits for that one: give its --graph)"
+        raise ConfigurationError(f"no call {given!r} waits for a decision; waiting: {waiting}")
     return found
 
 

@@ -64,6 +64,14 @@ def test_decisions_may_come_one_after_the_other(terminal: Terminal) -> None:
     assert printed["answer"] == "Four."
 
 
+def test_decisions_for_another_graph_are_told_where_to_go(terminal: Terminal) -> None:
+    thread = wait_for_decisions(terminal)
+    terminal.script("No.")
+    result = terminal.run("resume", thread, "--model", "scripted", "--approve", "call-a")
+    assert result.exit_code == 1
+    assert "give its --graph" in result.stderr
+
+
 def test_all_may_be_approved_at_once(terminal: Terminal) -> None:
     wait_for_decisions(terminal)
     terminal.script("Done.")
