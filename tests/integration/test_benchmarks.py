@@ -77,3 +77,16 @@ def test_persistence_measures_both_savers(name: str) -> None:
     assert asyncio.run(persistence.concurrent(opener, 1))["steps_per_s"] > 0
     assert asyncio.run(persistence.loading(opener, 40, 3))["load_ms"] > 0
     assert asyncio.run(persistence.growth([1, 2, 4]))["exponent"] > 0
+
+
+@pytest.mark.engine
+def test_engine_measures_our_calls() -> None:
+    command = [sys.executable, str(BENCHMARKS / "engine.py"), "--roles", "ours", "--rounds", "1"]
+    command += ["--calls", "3", "--tokens", "4", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    round_ = json.loads(done.stderr.strip().splitlines()[-1].removeprefix("round 1: "))["ours"]
+    assert round_["first_token_s"] > 0
+    assert round_["tokens_per_s"]["3"] > 0
+    rows = json.loads(done.stdout)
+    assert [row["figure"].split()[0] for row in rows] == ["processor", "processor", "MB"]
