@@ -205,4 +205,5 @@ class ThreadCoreClient(InprocClient):  # type: ignore[misc]  # vLLM is untyped f
         self.resources.engine_dead = True
         self._work.put(_STOP)
         if threading.current_thread() is not self._thread:
-            self._thread.join(timeout=timeout or 10)
+            # Freeing takes two seconds of processor time, which are many on a busy machine.
+            self._thread.join(timeout=timeout or 30)
