@@ -118,7 +118,9 @@ def open_store(settings: Settings) -> Iterator[ConversationStore]:
         yield ConversationStore(saver)
 
 
-def list_conversations(settings: Settings, *, limit: int, tag: str | None = None) -> Sequence[Conversation]:
+def list_conversations(
+    settings: Settings, *, limit: int, offset: int = 0, tag: str | None = None
+) -> Sequence[Conversation]:
     """The conversations used last; quicker than :func:`open_store`, because it loads none of them.
 
     Raises:
@@ -126,7 +128,8 @@ def list_conversations(settings: Settings, *, limit: int, tag: str | None = None
     """
     from agent.persistence import list_conversations
 
-    return list_conversations(_database(settings), limit=limit, tag=tag)
+    key = settings.encryption_key
+    return list_conversations(_database(settings), limit=limit, offset=offset, tag=tag, encryption_key=key)
 
 
 def build_model(settings: Settings, *, on_stage: StageCallback | None = None) -> ChatVLLM:
@@ -220,7 +223,7 @@ def open_saver(settings: Settings) -> OpenCheckpointer:
     """The database of the conversations, to be entered with ``with`` or ``async with``."""
     from agent.persistence import open_checkpointer
 
-    return open_checkpointer(_database(settings))
+    return open_checkpointer(_database(settings), encryption_key=settings.encryption_key)
 
 
 def uses_embedded_model(settings: Settings) -> bool:
