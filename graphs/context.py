@@ -10,6 +10,7 @@ cache keeps serving it; cutting a little at every turn would cost all of it each
 from __future__ import annotations
 
 import json
+import logging
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, System
 from langchain_core.messages.utils import count_tokens_approximately
 from langchain_core.tools import BaseTool
 from langchain_core.utils.function_calling import convert_to_openai_tool
+
+logger = logging.getLogger(__name__)
 
 Counter = Callable[[Sequence[BaseMessage]], int]
 
@@ -112,7 +115,7 @@ def fit_context(
     """
     if budget is None or _surely_fits(messages, budget, tools):
         return FittedContext(list(messages))
-    count = _counter(model, tools)
+    count = _counter(model, tools, budget)
     if count(messages) <= budget:
         return FittedContext(list(messages))
     head, turns = _split(messages)
@@ -124,7 +127,7 @@ def fit_context(
 
 def fits(messages: Sequence[BaseMessage], *, model: BaseChatModel, budget: int) -> bool:
     """Whether a request without tools keeps within ``budget`` tokens."""
-    return _surely_fits(messages, budget, ()) or _counter(model, ())(messages) <= budget
+    return _surely_fits(messages, budget, ()) or _counter(model, (), budget)(messages) <= budget
 
 
 def too_much(
@@ -137,7 +140,7 @@ def too_much(
     """The oldest whole turns that :func:`fit_context` would drop; none if everything fits."""
     if budget is None or _surely_fits(messages, budget, tools):
         return []
-    count = _counter(model, tools)
+    count = _counter(model, tools, budget)
     if count(messages) <= budget:
         return []
     head, turns = _split(messages)
@@ -237,15 +240,25 @@ def _bytes(message: BaseMessage) -> int:
     return size
 
 
-def _counter(model: BaseChatModel, tools: Sequence[BaseTool]) -> Counter:
+def _counter(model: BaseChatModel, tools: Sequence[BaseTool], budget: int) -> Counter:
     """How to count tokens: as the model does, or estimated from bytes if it has no tokenizer of its own.
 
     LangChain's default would fetch GPT-2's tokenizer from the network, and ignores the tools.
     """
     kind = type(model)
-    if kind.get_num_tokens_from_messages is not BaseLanguageModel.get_num_tokens_from_messages:
-        return lambda messages: model.get_num_tokens_from_messages(list(messages), tools=list(tools) or None)
     for_tools = math.ceil(_tool_bytes(tools) / _BYTES_PER_TOKEN)
+    if kind.get_num_tokens_from_messages is not BaseLanguageModel.get_num_tokens_from_messages:
+
+        def count(messages: Sequence[BaseMessage]) -> int:
+            try:
+                return model.get_num_tokens_from_messages(list(messages), tools=list(tools) or None)
+            except Exception as error:  # of whatever library the model comes from
+                # An engine may refuse to count what it would refuse to run: the very case in which the
+                # count is needed. Anything else that is wrong shows when the model is asked.
+                logger.info("the tokens are estimated, because they cannot be counted: %s", error)
+                return max(_estimate(messages) + for_tools, budget + 1)
+
+        return count
     if model.custom_get_token_ids is not None or kind.get_token_ids is not BaseLanguageModel.get_token_ids:
         return lambda messages: model.get_num_tokens_from_messages(list(messages)) + for_tools
     return lambda messages: _estimate(messages) + for_tools

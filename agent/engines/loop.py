@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import queue
+import sys
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
@@ -146,6 +147,7 @@ class EngineLoop:
 
     def _serve(self) -> None:
         assert self._loop is not None
+        _allow_blocking()
         asyncio.set_event_loop(self._loop)
         try:
             self._loop.run_forever()
@@ -157,6 +159,18 @@ class EngineLoop:
                 self._loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
             self._loop.run_until_complete(self._loop.shutdown_asyncgens())
             self._loop.close()
+
+
+def _allow_blocking() -> None:
+    """Tell a watcher of blocking calls that this thread may make them.
+
+    ``langgraph dev`` watches every thread that has an event loop (with blockbuster), to keep one request from
+    holding up the others. This loop serves an engine alone, and loading one blocks by its nature.
+    """
+    watcher = sys.modules.get("blockbuster.blockbuster")
+    skipped = getattr(watcher, "_skip", None)  # one value per thread; it has no public name
+    if skipped is not None:
+        skipped.value = True
 
 
 def _raise_failure(future: Future[None]) -> None:

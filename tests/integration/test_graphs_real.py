@@ -17,6 +17,7 @@ from langchain_core.retrievers import BaseRetriever
 from langgraph.checkpoint.memory import InMemorySaver
 
 from agent import ChatVLLM, open_checkpointer
+from agent.errors import RequestError
 from benchmarks.prefix import cache_usage, converse, questions
 from graphs import (
     GRAPHS,
@@ -192,14 +193,14 @@ def test_a_conversation_that_is_too_long_is_cut_by_real_tokens(model: ChatVLLM, 
     )
     thread: Any = {"configurable": {"thread_id": "long"}}
     events: list[str] = []
-    for word in ("apple", "bread", "cedar", "daisy", "ember", "flint"):
+    for word in ("apple", "bread", "cedar"):
         asked = {"messages": [("user", f"Look up the word {word}.")]}
         events += [each["type"] for each in graph.stream(asked, thread, stream_mode="custom")]
     assert ("context_summarised" if overflow == "summarise" else "context_trimmed") in events
     state = graph.get_state(thread).values
     sizes = [m.usage_metadata["input_tokens"] for m in state["messages"] if isinstance(m, AIMessage)]
     assert max(sizes) <= limit
-    assert len([m for m in state["messages"] if isinstance(m, HumanMessage)]) == 6, (
+    assert len([m for m in state["messages"] if isinstance(m, HumanMessage)]) == 3, (
         "the state keeps everything"
     )
     if overflow == "summarise":
@@ -216,7 +217,8 @@ def test_a_conversation_longer_than_the_model_is_cut_to_its_own_limit(model: Cha
             HumanMessage(f"Story {number}? " + "so it was, " * 70),
             AIMessage("And so it ended. " * 10),
         ]
-    assert model.get_num_tokens_from_messages(history) > limit
+    with pytest.raises(RequestError, match="8192"):
+        model.get_num_tokens_from_messages(history)  # the engine does not even count what is too long
     graph = build_react_graph(model=model)
     state = graph.invoke({"messages": [*history, HumanMessage("Say yes.")]})
     answer = state["messages"][-1]

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
+import types
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import pytest
 
@@ -227,3 +230,17 @@ def test_stop_from_the_loop_itself() -> None:
 
     with pytest.raises(EngineClosedError):
         loop.run(stop())
+
+
+def test_a_watcher_of_blocking_calls_leaves_the_engines_thread_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    watcher: Any = types.ModuleType("blockbuster.blockbuster")
+    watcher._skip = threading.local()
+    monkeypatch.setitem(sys.modules, "blockbuster.blockbuster", watcher)
+    loop = EngineLoop("watched")
+
+    async def skipped() -> bool:
+        return bool(getattr(watcher._skip, "value", False))
+
+    assert loop.run(skipped()) is True
+    assert not hasattr(watcher._skip, "value"), "the caller's thread is still watched"
+    loop.stop()

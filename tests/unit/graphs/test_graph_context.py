@@ -45,6 +45,22 @@ def test_a_short_conversation_is_sent_as_it_is_and_not_even_counted():
     assert fit(messages, None) == messages
 
 
+def test_a_model_that_refuses_to_count_what_is_too_long_is_cut_for_all_the_same():
+    class Refusing(CountingModel):
+        def get_num_tokens_from_messages(self, messages: Any, tools: Any = None) -> int:
+            tokens = super().get_num_tokens_from_messages(messages, tools)
+            if tokens > 60:
+                raise ValueError(f"{tokens} tokens do not fit")
+            return tokens
+
+    model = Refusing(script=["ok"])
+    messages = [m for number in range(30) for m in turn(number)] + [HumanMessage("now?")]
+    kept = fit(messages, 60, model)
+    assert kept[-1].text == "now?"
+    assert 1 < len(kept) < len(messages)
+    assert count(kept) <= 60
+
+
 def test_old_turns_go_first_and_the_system_message_stays():
     messages = [SystemMessage("be kind"), *turn(1), *turn(2), *turn(3), HumanMessage("now?")]
     kept = fit(messages, 40)
