@@ -62,9 +62,8 @@ def check_fit(arguments: Mapping[str, Any], *, card: Card | None = None) -> None
     """
     plan = plan_for(arguments, card=card)
     if plan is not None and not plan.possible:
-        raise DoesNotFitError(
-            f"{_told(plan)}{_advice(plan)} To try all the same, give force=True (--vllm-arg force=true)"
-        )
+        anyway = "To try all the same, give force=True (--vllm-arg force=true)"
+        raise DoesNotFitError(f"{_told(plan)}{_advice(plan)} {anyway}")
 
 
 def memory_advice(error: str, arguments: Mapping[str, Any], *, card: Card | None = None) -> str | None:
@@ -72,7 +71,15 @@ def memory_advice(error: str, arguments: Mapping[str, Any], *, card: Card | None
     if not _MEMORY_TROUBLE.search(error):
         return None
     plan = plan_for(arguments, card=card)
-    return None if plan is None else f"{_told(plan)}{_advice(plan)}"
+    if plan is None:
+        return None
+    if plan.verdict in ("recommended", "fits"):
+        # The plan counts this model alone.
+        return (
+            f"by what is foretold, {_name(plan)} fits on {plan.card.name} ({plan.reasons[0]}): see what else "
+            "holds memory there, and ask for less with gpu_memory_utilization, max_num_seqs or max_model_len"
+        )
+    return f"{_told(plan)}{_advice(plan)}"
 
 
 def plan_for(arguments: Mapping[str, Any], *, card: Card | None = None) -> Fit | None:
@@ -84,7 +91,7 @@ def plan_for(arguments: Mapping[str, Any], *, card: Card | None = None) -> Fit |
         card = card or _this_machine()
         if card.cpu:
             options = {**_cpu_defaults(card), **options}
-        plan = plan_fit(arguments["model"], gpu=card, whole_context=True, serving=False, **options)
+        plan = plan_fit(arguments["model"], gpu=card, whole_context=True, **options)
     except AgentError as error:
         logger.debug("nothing is foretold about %s: %s", arguments.get("model"), error)
         return None
@@ -118,9 +125,13 @@ def _fast_bfloat16() -> bool:
     return "avx512_bf16" in flags or "amx_bf16" in flags
 
 
+def _name(plan: Fit) -> str:
+    return os.path.basename(plan.model.rstrip("/")) if os.path.isdir(plan.model) else plan.model
+
+
 def _told(plan: Fit) -> str:
-    name = os.path.basename(plan.model.rstrip("/")) if os.path.isdir(plan.model) else plan.model
-    return f"{name} does not fit here ({plan.card.name}, {plan.card.total_gib:.1f} GiB): {plan.reasons[0]}."
+    here = f"{plan.card.name}, {plan.card.total_gib:.1f} GiB"
+    return f"{_name(plan)} does not fit here ({here}): {plan.reasons[0]}."
 
 
 def _advice(plan: Fit) -> str:

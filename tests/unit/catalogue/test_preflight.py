@@ -13,7 +13,7 @@ from agent.catalogue import preflight
 from agent.catalogue.cards import Card, find_card
 from agent.catalogue.preflight import check_fit, memory_advice, plan_for
 from agent.engines import EngineConfig, LocalEngine
-from agent.engines.local import _start_error
+from agent.engines.failures import start_error
 from agent.errors import DoesNotFitError, EngineStartError
 
 CARD = find_card("RTX 5080")
@@ -62,10 +62,15 @@ def test_running_out_of_memory_becomes_advice() -> None:
     told = memory_advice("CUDA out of memory. Tried to allocate 2.00 GiB", arguments, card=CARD)
     assert told is not None
     assert "max_model_len" in told
+    small = memory_advice(
+        "CUDA out of memory", {"model": "Qwen/Qwen3-0.6B", "max_model_len": 4096}, card=CARD
+    )
+    assert small is not None
+    assert "see what else holds memory" in small
     assert memory_advice("unknown argument", arguments, card=CARD) is None
-    raised = _start_error(arguments, ValueError("No available memory for the cache blocks."))
+    raised = start_error(arguments, ValueError("No available memory for the cache blocks."))
     assert isinstance(raised, DoesNotFitError)
-    assert isinstance(_start_error(arguments, ValueError("something else")), EngineStartError)
+    assert isinstance(start_error(arguments, ValueError("something else")), EngineStartError)
 
 
 async def test_the_engine_refuses_in_a_second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
