@@ -2,8 +2,8 @@
 
 The server is told everything that it can be told: ``--enable-auto-tool-choice``, a tool parser, and a chat
 template in that parser's format, since a model without a tool format of its own has none. Of the formats that
-fit a ChatML model, that of Hermes 2 Pro is the one that most such models were trained on, and with its parser
-vLLM decodes the arguments under the tool's schema.
+fit a ChatML model, that of Hermes 2 Pro is the one that most such models were trained on. With
+``--tool-strict-level parameter`` its arguments are decoded under the tools' schemas, as ours are.
 """
 
 from __future__ import annotations
@@ -60,6 +60,8 @@ def open_peer(model: Path, *, max_tokens: int, parser: str = "hermes") -> Iterat
             parser,
             "--chat-template",
             str(_TEMPLATE),
+            "--tool-strict-level",
+            "parameter",
         ]
         settings = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
         log = Path(scratch) / "server.log"

@@ -25,11 +25,11 @@ def comparable(request: Request) -> bool:
 
 
 async def likeliest(engine: Engine, requests: Sequence[Request]) -> Response:
-    """Return the answer that is likeliest as a whole; the first of equals."""
+    """Return the answer that is likeliest as a whole; the first of equals, and none that was cut off."""
     if len(requests) == 1:
         return await engine.chat(requests[0])
     responses = await asyncio.gather(*(engine.chat({**request, **_LIKELIHOOD}) for request in requests))
-    best = max(responses, key=lambda response: _likelihood(response["choices"][0]))
+    best = max(responses, key=lambda response: _rank(response["choices"][0]))
     best["choices"][0].pop("logprobs", None)
     return best
 
@@ -57,7 +57,7 @@ async def stream_likeliest(engine: Engine, requests: Sequence[Request]) -> Async
                 yield writings[0].chunk(common[len(said) :])
                 said = common
         await asyncio.gather(*tasks)  # raises what one of them failed with
-        best = max(writings, key=lambda writing: writing.likelihood)
+        best = max(writings, key=lambda writing: (writing.finished, writing.likelihood))
         for chunk in best.rest(len(said), writings[0].identity):
             yield chunk
     finally:
@@ -74,6 +74,7 @@ class _Writing:
         self._chunks: list[Response] = []
         self.text = ""
         self.likelihood = 0.0  # nats
+        self.finished = True  # and not cut off
         self.over = False
 
     @property
@@ -88,6 +89,7 @@ class _Writing:
                 async for chunk in chunks:
                     for choice in chunk.get("choices", ()):
                         self.likelihood += _likelihood(choice)
+                        self.finished &= choice.get("finish_reason") != "length"
                         self.text += (choice.get("delta") or {}).get("content") or ""
                         choice.pop("logprobs", None)
                     self._chunks.append(chunk)
@@ -113,6 +115,10 @@ class _Writing:
                 said -= min(said, len(text))
             rest.append({**chunk, "id": identity})
         return rest
+
+
+def _rank(choice: dict[str, Any]) -> tuple[bool, float]:
+    return choice.get("finish_reason") != "length", _likelihood(choice)
 
 
 def _likelihood(choice: dict[str, Any]) -> float:

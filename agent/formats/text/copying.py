@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from typing import Any
 
 from agent.formats.text.prompt import Message, text_of
 
@@ -18,6 +19,13 @@ from agent.formats.text.prompt import Message, text_of
 _MOST_PIECES = 400
 
 _PIECE = re.compile(r"\w+|\s+|[^\w\s]")
+_STEM = 5  # letters that two forms of a word have in common
+_NUMBER = re.compile(r"(?<![\w.^])\d+(?:\.\d+)?(?![\w^])")
+
+# Words that no text to copy begins or ends with, as English writes them inside a sentence.
+_BETWEEN = frozenset(
+    re.findall(r"\w+", "a an and are as at by for from in into is of on or than that the to was were with")
+)
 
 
 def words_of(messages: Sequence[Message]) -> list[str]:
@@ -45,7 +53,10 @@ def copied_string_rules(pieces: Sequence[str]) -> dict[str, str]:
     following = ""
     for position, piece in reversed(list(enumerate(pieces))):
         name = f"said_{position}"
-        if piece in '"\\' or "\n" in piece or not piece.isprintable():
+        if piece in _BETWEEN:
+            if following:
+                rules[name], following = f"{json.dumps(piece)} {following}", name
+        elif piece in '"\\' or "\n" in piece or not piece.isprintable():
             following = ""
         elif piece.isspace():
             if following:
@@ -54,4 +65,45 @@ def copied_string_rules(pieces: Sequence[str]) -> dict[str, str]:
             rules[name] = f"{json.dumps(piece, ensure_ascii=False)} {following}?".removesuffix(" ?")
             starts.append(name)
             following = name
-    return {"string": f'"\\"" ({" | ".join(reversed(starts))}) "\\""', **rules} if starts else {}
+    if not starts:
+        return {}
+    return {"string": f'"\\"" ({" | ".join(reversed(starts))}) "\\""', **rules, **_number_rows(pieces)}
+
+
+def numbers_of(pieces: Sequence[str]) -> list[str]:
+    """Return the numbers that stand alone among these words, without signs, in their order."""
+    return _NUMBER.findall("".join(pieces))
+
+
+def _number_rows(pieces: Sequence[str]) -> dict[str, str]:
+    """Return the rules under which ``numbers`` is a row of numbers as they follow each other."""
+    numbers = numbers_of(pieces)
+    rules = {
+        f"number_{i}": f'"-"? {json.dumps(number)} (", " number_{i + 1})?'
+        if i + 1 < len(numbers)
+        else f'"-"? "{number}"'
+        for i, number in enumerate(numbers)
+    }
+    return {"numbers": " | ".join(rules), **rules} if rules else {}
+
+
+def said(value: Any, words: Sequence[str]) -> bool:
+    """Whether the conversation contains a value."""
+    if isinstance(value, str):  # copied, or one of a few that the schema names
+        return bool(value) and mentioned(value, words)
+    if isinstance(value, list):
+        return bool(value) and all(said(item, words) for item in value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return any(float(number) == abs(value) for number in numbers_of(words))
+
+
+def mentioned(text: str, words: Sequence[str]) -> bool:
+    """Whether every word of a text stands among these words, in whatever form."""
+    said = {word.lower() for word in words}
+    return all(any(_alike(part.lower(), word) for word in said) for part in re.findall(r"[^\W_]+", text))
+
+
+def _alike(one: str, other: str) -> bool:
+    shortest = min(len(one), len(other), _STEM)
+    return one == other or (shortest >= 4 and one[:shortest] == other[:shortest])

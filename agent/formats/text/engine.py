@@ -15,6 +15,7 @@ from agent.formats.text.grammar import call_grammar, takes_text
 from agent.formats.text.options import with_options
 from agent.formats.text.prompt import answer_prompt, call_prompt
 from agent.formats.text.reader import MARKER, CallReader
+from agent.formats.text.repeats import times_asked_for
 
 _MOST_TOOLS = 4  # that one question can be about
 
@@ -100,7 +101,11 @@ class TextToolEngine:
         words = words_of(messages) if comparable(request) else []
         if not words:
             return [{**call, "structured_outputs": {"grammar": call_grammar(asked, calls=calls)}}], True
-        if calls == "each" or len(asked) == 1:
+        if calls == "each" and len(asked) == 1 and request.get("parallel_tool_calls") is not False:
+            asked = [*asked] * await times_asked_for(self._engine, call, asked[0], words)
+        if len({tool["function"]["name"] for tool in asked}) == len(asked) and (
+            calls == "each" or len(asked) == 1
+        ):
             asked = await asyncio.gather(*(with_options(self._engine, call, tool, words) for tool in asked))
         free = call_grammar(asked, calls=calls)
         copied = call_grammar(asked, calls=calls, strings=copied_string_rules(words))
@@ -116,7 +121,7 @@ class TextToolEngine:
         if isinstance(choice, dict):
             return [tool for tool in tools if tool["function"]["name"] == choice["function"]["name"]], "one"
         if choice == "required" and (len(tools) == 1 or request["messages"][-1]["role"] != "user"):
-            return tools, "any" if parallel else "one"
+            return tools, "any" if parallel else "each" if len(tools) == 1 else "one"
         most = 1 if parallel is False else _MOST_TOOLS
         asked = await tools_asked_for(
             self._engine, request["messages"], tools, least=int(choice == "required"), most=most

@@ -20,6 +20,8 @@ from typing import Any, Literal
 
 from agent.formats.text.reader import MARKER
 
+_MOST_ITEMS = 8  # of an array, where texts are copied: a small model writes on and on
+
 _BASE_RULES = {
     "char": r'[^"\\\x00-\x1f] | "\\" ["\\/bfnrt]',
     "string": r'"\"" char* "\""',
@@ -82,6 +84,7 @@ class _Writer:
 
     def __init__(self, strings: Mapping[str, str]) -> None:
         self._rules: dict[str, str] = {**_BASE_RULES, **strings}
+        self._copying = bool(strings)
         self._references: dict[str, str] = {}
         self._root: Mapping[str, Any] = {}
 
@@ -145,8 +148,18 @@ class _Writer:
             items = ' ", " '.join(self._value(item) for item in schema["prefixItems"])
             return f'("[" {items} "]")' if items else '"[]"'
         item = self._value(schema.get("items"))
-        body = f'{item} (", " {item})*'
+        body = self._items(item)
         return self.rule(f'"[" {body} "]"' if schema.get("minItems") else f'"[" ({body})? "]"', "array")
+
+    def _items(self, item: str) -> str:
+        if not self._copying:
+            return f'{item} (", " {item})*'
+        if item in ("integer", "number") and "numbers" in self._rules:
+            return "numbers"
+        body = item
+        for _ in range(_MOST_ITEMS - 1):  # not {0,n}, which is slow
+            body = f'{item} (", " {self.rule(body, "items")})?'
+        return body
 
     def _object(self, schema: Mapping[str, Any]) -> str:
         properties: Mapping[str, Any] = schema.get("properties") or {}

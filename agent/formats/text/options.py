@@ -22,12 +22,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from agent.engines.base import Engine, Request
-from agent.formats.text.copying import copied_string_rules
+from agent.formats.text.copying import copied_string_rules, mentioned, said
 from agent.formats.text.grammar import call_grammar
 from agent.formats.text.prompt import Tool
 
 _SURE = -1.0  # nats, of a whole value
-_STEM = 5  # letters that two forms of a word have in common
 _ON = frozenset({"include", "allow", "enable", "with", "use", "show", "get", "is", "has", "as", "return"})
 _NO = frozenset({"no", "not", "without", "exclude", "excluding", "except", "don", "doesn", "skip", "disable"})
 
@@ -105,33 +104,16 @@ def _asked_for(
     for name in names:
         value = arguments[name]
         others = [str(other) for key, other in arguments.items() if key != name]
-        if _said(value, words) and str(value) not in others and _sureness(tokens, name, value) >= _SURE:
+        if said(value, words) and str(value) not in others and _sureness(tokens, name, value) >= _SURE:
             kept[name] = value
     return kept
-
-
-def _said(value: Any, words: Sequence[str]) -> bool:
-    """Whether the conversation contains a value."""
-    if isinstance(value, str):  # copied, or one of a few that the schema names
-        return bool(value) and _mentioned(value, words)
-    if isinstance(value, list):
-        return bool(value) and all(_said(item, words) for item in value)
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return False
-    numbers = re.findall(r"\d+(?:\.\d+)?", "".join(words).replace(",", ""))
-    return any(float(number) == abs(value) for number in numbers)
-
-
-def _mentioned(text: str, words: Sequence[str]) -> bool:
-    stems = {word.lower()[:_STEM] for word in words}
-    return all(part.lower()[:_STEM] in stems for part in re.findall(r"[^\W_]+", text))
 
 
 def _turned_on(name: str, words: Sequence[str]) -> bool:
     """Whether the conversation names a switch, and denies nothing."""
     parts = [part for part in re.findall(r"[A-Z]?[a-z]+|[A-Z]+", name) if part.lower() not in _ON]
     denied = any(word.lower() in _NO for word in words)
-    return bool(parts) and not denied and _mentioned(" ".join(parts), words)
+    return bool(parts) and not denied and mentioned(" ".join(parts), words)
 
 
 def _sureness(tokens: Sequence[tuple[str, float]], name: str, value: Any) -> float:
