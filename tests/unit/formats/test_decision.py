@@ -148,3 +148,22 @@ class TestTextToolEngine:
         inner = Likely({"add": 9.0}, Reply("No."))
         response = await TextToolEngine(inner).chat(self.request("none"))
         assert "tool_calls" not in response["choices"][0]["message"]
+
+    async def test_a_call_with_texts_is_written_freely_and_from_the_conversation(self) -> None:
+        parameters = {"type": "object", "properties": {"text": {"type": "string"}}, "required": ["text"]}
+        ask = {"type": "function", "function": {"name": "ask", "parameters": parameters}}
+        line = 'TOOL_CALL: {"name": "ask", "arguments": {"text": "How"}}'
+        for more, copying in (
+            ({}, [True, False, True]),  # how often, then both ways
+            ({"parallel_tool_calls": False}, [False, True]),
+            ({"n": 2}, [False]),
+            ({"logprobs": True}, [False]),
+        ):
+            inner = Likely({}, *[line] * 3)
+            request = self.request("required", **more) | {"tools": [ask]}
+            response = await TextToolEngine(inner).chat(request)
+            [call] = response["choices"][0]["message"]["tool_calls"]
+            assert call["function"] == {"name": "ask", "arguments": '{"text": "How"}'}
+            grammars = [sent["structured_outputs"]["grammar"] for sent in inner.requests]
+            assert ["said_0 ::=" in grammar for grammar in grammars] == copying, more
+            assert len({str(sent["messages"]) for sent in inner.requests}) == 1  # one prompt for the cache
