@@ -54,7 +54,7 @@ async def stream_likeliest(engine: Engine, requests: Sequence[Request]) -> Async
             moved.clear()
             common = commonprefix([writing.text for writing in writings])
             if len(common) > len(said):
-                yield writings[0].chunk(common[len(said) :])
+                yield writings[0].chunk(common[len(said) :], first=not said)
                 said = common
         await asyncio.gather(*tasks)  # raises what one of them failed with
         best = max(writings, key=lambda writing: (writing.finished, writing.likelihood))
@@ -98,18 +98,21 @@ class _Writing:
             self.over = True
             self._moved.set()
 
-    def chunk(self, text: str) -> Response:
-        """Return a chunk that says ``text``."""
+    def chunk(self, text: str, *, first: bool) -> Response:
+        """Return a chunk that says ``text``; the first one says who speaks."""
+        delta = {"role": "assistant", "content": text} if first else {"content": text}
         frame = {key: value for key, value in self._chunks[0].items() if key != "usage"}
-        return {**frame, "choices": [{"index": 0, "delta": {"content": text}, "finish_reason": None}]}
+        return {**frame, "choices": [{"index": 0, "delta": delta, "finish_reason": None}]}
 
     def rest(self, said: int, identity: Any) -> list[Response]:
         """Return the chunks of this answer without the first ``said`` characters, as of one identity."""
-        rest = []
+        rest, spoken = [], said > 0
         for chunk in self._chunks:
             for choice in chunk.get("choices", ()):
                 delta = choice.get("delta") or {}
                 text = delta.get("content") or ""
+                if spoken:
+                    delta.pop("role", None)
                 if text:
                     delta["content"] = text[said:]
                 said -= min(said, len(text))

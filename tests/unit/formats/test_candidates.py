@@ -49,7 +49,8 @@ class Written(ScriptedEngine):
                 self.order = self.order[1:]
                 if token == "fail":
                     raise EngineError("it failed")
-                choice: dict[str, Any] = {"index": 0, "delta": {"content": token}, "finish_reason": None}
+                delta = {"content": token} if position else {"role": "assistant", "content": token}
+                choice: dict[str, Any] = {"index": 0, "delta": delta, "finish_reason": None}
                 choice["logprobs"] = {"content": [{"token": token, "logprob": logprob}]}
                 if position == len(self.answers[name]) - 1:
                     choice["finish_reason"] = "stop"
@@ -91,6 +92,8 @@ async def test_the_likeliest_as_a_whole_is_taken(answers: Mapping[str, Answer], 
     ]
     assert not any("logprobs" in c for chunk in chunks for c in chunk["choices"])
     assert sum("usage" in chunk for chunk in chunks) == 1
+    assert ["role" in c["delta"] for chunk in chunks for c in chunk["choices"]].index(True) == 0
+    assert sum("role" in c["delta"] for chunk in chunks for c in chunk["choices"]) == 1
     assert len({chunk["id"] for chunk in chunks}) == 1
 
 
