@@ -232,7 +232,10 @@ async def measure(
                 outcomes, seconds = await run_category(
                     model, items, mode, check, progress, arguments.concurrency
                 )
-                scores.append(summarize(who, mode, items, outcomes, seconds))
+                score = summarize(who, mode, items, outcomes, seconds)
+                scores.append(score)
+                right = f"called {score.called:.0%}, correct {score.correct:.0%}"
+                progress.console.print(f"{who} · {mode} · {score.category}: {right}")  # runs are long
                 where = {"who": who, "mode": mode, "category": items[0].category}
                 rows += [{**where, **asdict(outcome)} for outcome in outcomes]
     return scores, rows
