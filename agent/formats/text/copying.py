@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from agent.formats.text.prompt import Message, text_of
@@ -20,7 +20,10 @@ _MOST_PIECES = 400
 
 _PIECE = re.compile(r"\w+|\s+|[^\w\s]")
 _STEM = 5  # letters that two forms of a word have in common
-_NUMBER = re.compile(r"(?<![\w.^])\d+(?:\.\d+)?(?![\w^])")
+
+# A number, with its unit perhaps («100g»), that is no part of a word or of a formula («3x^2»).
+_NUMBER = re.compile(r"(?<![\w.^])(?:0|[1-9]\d*)(?:\.\d+)?(?![\d^]|\.\d|\w?\^|[xyzn]\b)")
+_GROUPED = re.compile(r"(?<=\d),(?=\d{3}\b)")
 
 # Words that no text to copy begins or ends with, as English writes them inside a sentence.
 _BETWEEN = frozenset(
@@ -71,20 +74,26 @@ def copied_string_rules(pieces: Sequence[str]) -> dict[str, str]:
 
 
 def numbers_of(pieces: Sequence[str]) -> list[str]:
-    """Return the numbers that stand alone among these words, without signs, in their order."""
+    """Return the numbers among these words, without signs, in their order and as JSON writes them."""
     return _NUMBER.findall("".join(pieces))
 
 
 def _number_rows(pieces: Sequence[str]) -> dict[str, str]:
-    """Return the rules under which ``numbers`` is a row of numbers as they follow each other."""
+    """Return the rules of ``numbers`` and ``integers``: rows of numbers as they follow each other."""
     numbers = numbers_of(pieces)
-    rules = {
-        f"number_{i}": f'"-"? {json.dumps(number)} (", " number_{i + 1})?'
-        if i + 1 < len(numbers)
-        else f'"-"? "{number}"'
-        for i, number in enumerate(numbers)
+    return {
+        **_rows("numbers", numbers),
+        **_rows("integers", [number for number in numbers if number.isdigit()]),
     }
-    return {"numbers": " | ".join(rules), **rules} if rules else {}
+
+
+def _rows(name: str, numbers: Sequence[str]) -> dict[str, str]:
+    rules = {}
+    for position, number in reversed(list(enumerate(numbers))):
+        following = f"{name}_{position + 1}"
+        rest = f' (", " {following})?' if following in rules else ""
+        rules[f"{name}_{position}"] = f'"-"? "{number}"{rest}'
+    return {name: " | ".join(reversed(rules)), **rules} if rules else {}
 
 
 def said(value: Any, words: Sequence[str]) -> bool:
@@ -95,7 +104,9 @@ def said(value: Any, words: Sequence[str]) -> bool:
         return bool(value) and all(said(item, words) for item in value)
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
-    return any(float(number) == abs(value) for number in numbers_of(words))
+    text = "".join(words)
+    readings = [*_NUMBER.findall(text), *_NUMBER.findall(_GROUPED.sub("", text))]  # «1,000» may be two
+    return any(float(number) == abs(value) for number in readings)
 
 
 def mentioned(text: str, words: Sequence[str]) -> bool:
@@ -107,3 +118,16 @@ def mentioned(text: str, words: Sequence[str]) -> bool:
 def _alike(one: str, other: str) -> bool:
     shortest = min(len(one), len(other), _STEM)
     return one == other or (shortest >= 4 and one[:shortest] == other[:shortest])
+
+
+def single_values(arguments: Mapping[str, Any]) -> list[Any]:
+    """Return the single values of a call's arguments, with those inside lists and objects."""
+    values: list[Any] = []
+    for value in arguments.values():
+        if isinstance(value, Mapping):
+            values += single_values(value)
+        elif isinstance(value, list):
+            values += single_values(dict(enumerate(value)))  # type: ignore[arg-type]
+        else:
+            values.append(value)
+    return values

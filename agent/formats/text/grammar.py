@@ -154,8 +154,8 @@ class _Writer:
     def _items(self, item: str) -> str:
         if not self._copying:
             return f'{item} (", " {item})*'
-        if item in ("integer", "number") and "numbers" in self._rules:
-            return "numbers"
+        if (row := f"{item}s") in self._rules:
+            return row
         body = item
         for _ in range(_MOST_ITEMS - 1):  # not {0,n}, which is slow
             body = f'{item} (", " {self.rule(body, "items")})?'

@@ -22,7 +22,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from agent.engines.base import Engine, Request
-from agent.formats.text.copying import copied_string_rules, mentioned, said
+from agent.formats.text.copying import copied_string_rules, mentioned, said, single_values
 from agent.formats.text.grammar import call_grammar
 from agent.formats.text.prompt import Tool
 
@@ -103,8 +103,10 @@ def _asked_for(
     kept = {}
     for name in names:
         value = arguments[name]
-        others = [str(other) for key, other in arguments.items() if key != name]
-        if said(value, words) and str(value) not in others and _sureness(tokens, name, value) >= _SURE:
+        rest = {key: other for key, other in arguments.items() if key != name}
+        known = {str(other) for other in single_values(rest)}
+        new = not known.intersection(map(str, single_values({name: value})))
+        if new and said(value, words) and _sureness(tokens, name, value) >= _SURE:
             kept[name] = value
     return kept
 

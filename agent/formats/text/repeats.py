@@ -13,11 +13,10 @@ A few calls are written in one go, and counted until the first one that does not
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from agent.engines.base import Engine, Request
-from agent.formats.text.copying import copied_string_rules, said
+from agent.formats.text.copying import copied_string_rules, said, single_values
 from agent.formats.text.grammar import call_grammar
 from agent.formats.text.prompt import Tool
 from agent.formats.text.reader import MARKER
@@ -63,7 +62,7 @@ def _counted(text: str, words: Sequence[str]) -> int:
     count = 0
     for line in text.split(MARKER)[1:]:
         try:
-            values = list(_values(json.loads(line)["arguments"]))
+            values = list(single_values(json.loads(line)["arguments"]))
         except (ValueError, KeyError):  # it was cut off
             break
         new = [value for value in values if str(value) not in used]
@@ -72,16 +71,3 @@ def _counted(text: str, words: Sequence[str]) -> int:
         used.update(map(str, values))
         count += 1
     return max(count, 1)
-
-
-def _values(arguments: Mapping[str, Any]) -> list[Any]:
-    """Return the single values of a call's arguments, those inside lists and objects included."""
-    values: list[Any] = []
-    for value in arguments.values():
-        if isinstance(value, Mapping):
-            values += _values(value)
-        elif isinstance(value, list):
-            values += _values(dict(enumerate(value)))  # type: ignore[arg-type]
-        else:
-            values.append(value)
-    return values
