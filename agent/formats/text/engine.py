@@ -99,18 +99,24 @@ class TextToolEngine:
             return [answer], False
         call = _plain(request, call_prompt(messages, tools))
         words = words_of(messages) if comparable(request) else []
-        if not words:
-            return [{**call, "structured_outputs": {"grammar": call_grammar(asked, calls=calls)}}], True
-        if calls == "each" and len(asked) == 1 and request.get("parallel_tool_calls") is not False:
-            asked = [*asked] * await times_asked_for(self._engine, call, asked[0], words)
-        if len({tool["function"]["name"] for tool in asked}) == len(asked) and (
-            calls == "each" or len(asked) == 1
-        ):
-            asked = await asyncio.gather(*(with_options(self._engine, call, tool, words) for tool in asked))
-        free = call_grammar(asked, calls=calls)
-        copied = call_grammar(asked, calls=calls, strings=copied_string_rules(words))
-        grammars = [free, copied] if takes_text(free) else [free]
+        if words and messages[-1]["role"] == "user":
+            asked = await self._as_asked(call, asked, calls, words_of(messages[-1:]))
+        grammars = [call_grammar(asked, calls=calls)]
+        if takes_text(grammars[0]) and (strings := copied_string_rules(words)):
+            grammars.append(call_grammar(asked, calls=calls, strings=strings))
         return [{**call, "structured_outputs": {"grammar": grammar}} for grammar in grammars], True
+
+    async def _as_asked(
+        self, call: Request, tools: Sequence[Any], calls: str, question: Sequence[str]
+    ) -> Sequence[Any]:
+        """Return each tool as often, and with those optional parameters, as the question asks for."""
+        if calls == "any":  # the model decides
+            return tools
+        if calls == "each" and len(tools) == 1:
+            tools = [*tools] * await times_asked_for(self._engine, call, tools[0], question)
+            if len(tools) > 1:  # each of them with options of its own
+                return tools
+        return await asyncio.gather(*(with_options(self._engine, call, tool, question) for tool in tools))
 
     async def _choose(self, request: Request) -> tuple[Sequence[Any], Literal["each", "one", "any"]]:
         """Return the tools that are to be called, and how often."""
@@ -121,12 +127,12 @@ class TextToolEngine:
         if isinstance(choice, dict):
             return [tool for tool in tools if tool["function"]["name"] == choice["function"]["name"]], "one"
         if choice == "required" and (len(tools) == 1 or request["messages"][-1]["role"] != "user"):
-            return tools, "any" if parallel else "each" if len(tools) == 1 else "one"
+            return tools, "any" if parallel else "one" if parallel is False or len(tools) > 1 else "each"
         most = 1 if parallel is False else _MOST_TOOLS
         asked = await tools_asked_for(
             self._engine, request["messages"], tools, least=int(choice == "required"), most=most
         )
-        return asked, "any" if parallel else "each"
+        return asked, "any" if parallel else "one" if parallel is False else "each"
 
 
 def _plain(request: Request, messages: Sequence[Any]) -> dict[str, Any]:

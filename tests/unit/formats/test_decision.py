@@ -167,3 +167,20 @@ class TestTextToolEngine:
             grammars = [sent["structured_outputs"]["grammar"] for sent in inner.requests]
             assert ["said_0 ::=" in grammar for grammar in grammars] == copying, more
             assert len({str(sent["messages"]) for sent in inner.requests}) == 1  # one prompt for the cache
+
+    async def test_only_the_question_says_how_often_a_tool_is_called(self) -> None:
+        parameters = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
+        double = {"type": "function", "function": {"name": "double", "parameters": parameters}}
+        calls = [f'TOOL_CALL: {{"name": "double", "arguments": {{"n": {n}}}}}' for n in (7, 5, 7, 5)]
+        written = ["\n".join(calls[:2]), "\n".join(calls), "\n".join(calls[:2])]
+        earlier = [{"role": "user", "content": "Double 5."}, {"role": "assistant", "content": "10"}]
+        for messages, count in (
+            ([{"role": "user", "content": "Double 7 and 5."}], 2),
+            ([*earlier, {"role": "user", "content": "Double 7."}], 1),
+        ):
+            inner = Likely({}, *written)
+            await TextToolEngine(inner).chat(
+                {"messages": messages, "tools": [double], "tool_choice": "required"}
+            )
+            root = inner.requests[-1]["structured_outputs"]["grammar"].split("\n")[0]
+            assert root.count("call_") == count
