@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 from agent.engines.base import Engine, EngineInfo, Request, Response
 from agent.engines.loop import EngineLoop
@@ -15,7 +15,10 @@ from agent.formats.text.grammar import call_grammar, takes_text
 from agent.formats.text.options import with_options
 from agent.formats.text.prompt import answer_prompt, call_prompt
 from agent.formats.text.reader import MARKER, CallReader
-from agent.formats.text.repeats import times_asked_for
+from agent.formats.text.repeats import countable, times_asked_for
+
+Calls: TypeAlias = Literal["each", "one", "any"]
+"""How often tools are called; see :func:`agent.formats.text.grammar.call_grammar`."""
 
 _MOST_TOOLS = 4  # that one question can be about
 
@@ -100,25 +103,26 @@ class TextToolEngine:
         call = _plain(request, call_prompt(messages, tools))
         words = words_of(messages) if comparable(request) else []
         if words and messages[-1]["role"] == "user":
-            asked = await self._as_asked(call, asked, calls, words_of(messages[-1:]))
+            asked, calls = await self._as_asked(call, asked, calls, words_of(messages[-1:]))
         grammars = [call_grammar(asked, calls=calls)]
         if takes_text(grammars[0]) and (strings := copied_string_rules(words)):
             grammars.append(call_grammar(asked, calls=calls, strings=strings))
         return [{**call, "structured_outputs": {"grammar": grammar}} for grammar in grammars], True
 
     async def _as_asked(
-        self, call: Request, tools: Sequence[Any], calls: str, question: Sequence[str]
-    ) -> Sequence[Any]:
+        self, call: Request, tools: Sequence[Any], calls: Calls, question: Sequence[str]
+    ) -> tuple[Sequence[Any], Calls]:
         """Return each tool as often, and with those optional parameters, as the question asks for."""
-        if calls == "any":  # the model decides
-            return tools
-        if calls == "each" and len(tools) == 1:
-            tools = [*tools] * await times_asked_for(self._engine, call, tools[0], question)
-            if len(tools) > 1:  # each of them with options of its own
-                return tools
-        return await asyncio.gather(*(with_options(self._engine, call, tool, question) for tool in tools))
+        if calls == "any":
+            if len(tools) > 1 or not countable(tools[0]):
+                return tools, calls  # the model decides
+            times = await times_asked_for(self._engine, call, tools[0], question)
+            if times > 1:  # each of them with options of its own
+                return [*tools] * times, "each"
+        fixed = await asyncio.gather(*(with_options(self._engine, call, tool, question) for tool in tools))
+        return fixed, "each" if calls == "any" else calls
 
-    async def _choose(self, request: Request) -> tuple[Sequence[Any], Literal["each", "one", "any"]]:
+    async def _choose(self, request: Request) -> tuple[Sequence[Any], Calls]:
         """Return the tools that are to be called, and how often."""
         tools, choice = request.get("tools") or (), request.get("tool_choice", "auto")
         parallel = request.get("parallel_tool_calls")
@@ -127,12 +131,12 @@ class TextToolEngine:
         if isinstance(choice, dict):
             return [tool for tool in tools if tool["function"]["name"] == choice["function"]["name"]], "one"
         if choice == "required" and (len(tools) == 1 or request["messages"][-1]["role"] != "user"):
-            return tools, "any" if parallel else "one" if parallel is False or len(tools) > 1 else "each"
+            return tools, "any" if parallel else "one"
         most = 1 if parallel is False else _MOST_TOOLS
         asked = await tools_asked_for(
             self._engine, request["messages"], tools, least=int(choice == "required"), most=most
         )
-        return asked, "any" if parallel else "one" if parallel is False else "each"
+        return asked, "any" if parallel else "each"
 
 
 def _plain(request: Request, messages: Sequence[Any]) -> dict[str, Any]:

@@ -7,7 +7,9 @@ a second call repeats the first or makes its values up. So a second call counts 
 - the conversation contains what is new in it, and
 - something in it is new: no earlier call has used it.
 
-A few calls are written in one go, and counted until the first one that does not count.
+A few calls are written in one go, and counted until the first one that does not count. This is asked only
+where the caller wants several calls (``parallel_tool_calls=True``): it takes time, and how often it finds too
+many has not been measured yet.
 """
 
 from __future__ import annotations
@@ -24,6 +26,11 @@ from agent.formats.text.reader import MARKER
 _FIRST, _MOST = 2, 4  # calls that are written to be counted: first a few, then all
 
 
+def countable(tool: Tool) -> bool:
+    """Whether calls of this tool can be told apart by what they are required to say."""
+    return bool((tool["function"].get("parameters") or {}).get("required"))
+
+
 async def times_asked_for(engine: Engine, request: Request, tool: Tool, words: Sequence[str]) -> int:
     """Return how many calls of the tool the conversation asks for: at least 1.
 
@@ -34,9 +41,9 @@ async def times_asked_for(engine: Engine, request: Request, tool: Tool, words: S
         words: Words, blanks and marks of the conversation, as :func:`agent.formats.text.copying.words_of`
             gives them.
     """
-    required = (tool["function"].get("parameters") or {}).get("required")
-    if not required:
+    if not countable(tool):
         return 1
+    required = tool["function"]["parameters"]["required"]
     strings = copied_string_rules(words)
     for calls in (_FIRST, _MOST):
         grammar = call_grammar([_without_options(tool, required)] * calls, calls="each", strings=strings)

@@ -154,8 +154,8 @@ class TestTextToolEngine:
         ask = {"type": "function", "function": {"name": "ask", "parameters": parameters}}
         line = 'TOOL_CALL: {"name": "ask", "arguments": {"text": "How"}}'
         for more, copying in (
-            ({}, [True, False, True]),  # how often, then both ways
-            ({"parallel_tool_calls": False}, [False, True]),
+            ({}, [False, True]),
+            ({"parallel_tool_calls": True}, [True, False, True]),  # how often, then both ways
             ({"n": 2}, [False]),
             ({"logprobs": True}, [False]),
         ):
@@ -179,8 +179,7 @@ class TestTextToolEngine:
             ([*earlier, {"role": "user", "content": "Double 7."}], 1),
         ):
             inner = Likely({}, *written)
-            await TextToolEngine(inner).chat(
-                {"messages": messages, "tools": [double], "tool_choice": "required"}
-            )
+            request = {"messages": messages, "tools": [double], "tool_choice": "required"}
+            await TextToolEngine(inner).chat({**request, "parallel_tool_calls": True})
             root = inner.requests[-1]["structured_outputs"]["grammar"].split("\n")[0]
             assert root.count("call_") == count
