@@ -118,7 +118,9 @@ def open_store(settings: Settings) -> Iterator[ConversationStore]:
         yield ConversationStore(saver)
 
 
-def list_conversations(settings: Settings, *, limit: int, tag: str | None = None) -> Sequence[Conversation]:
+def list_conversations(
+    settings: Settings, *, limit: int, offset: int = 0, tag: str | None = None
+) -> Sequence[Conversation]:
     """The conversations used last; quicker than :func:`open_store`, because it loads none of them.
 
     Raises:
@@ -126,7 +128,8 @@ def list_conversations(settings: Settings, *, limit: int, tag: str | None = None
     """
     from agent.persistence import list_conversations
 
-    return list_conversations(_database(settings), limit=limit, tag=tag)
+    key = settings.encryption_key
+    return list_conversations(_database(settings), limit=limit, offset=offset, tag=tag, encryption_key=key)
 
 
 def build_model(settings: Settings, *, on_stage: StageCallback | None = None) -> ChatVLLM:
@@ -209,7 +212,7 @@ def uses_embedded_model(settings: Settings) -> bool:
 def _open_saver(settings: Settings) -> Iterator[SQLSaver]:
     from agent.persistence import open_checkpointer
 
-    with open_checkpointer(_database(settings)) as saver:
+    with open_checkpointer(_database(settings), encryption_key=settings.encryption_key) as saver:
         yield saver
 
 

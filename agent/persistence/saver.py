@@ -31,6 +31,7 @@ from agent.persistence.heads import Heads
 from agent.persistence.journal import ToolJournal
 from agent.persistence.records import Address
 from agent.persistence.tables import checkpoints
+from agent.persistence.turns import Turn, claim
 from agent.persistence.writing import CheckpointWriter
 
 _PAGE = 50
@@ -164,6 +165,21 @@ class SQLSaver(BaseCheckpointSaver[str]):
                 self.delete_thread(thread_id)
             else:
                 self.database.write(partial(maintenance.keep_latest, serde=self.serde, thread_id=thread_id))
+
+    def turn(self, thread_id: str, *, timeout: float = 30.0) -> Turn:
+        """Claim a conversation for a run: others who claim it wait, in this process and in others.
+
+        Use it as ``with`` or ``async with`` around ``graph.invoke`` and the like. Without it, of two runs on
+        one conversation one wins and the other gets a :class:`ConflictError`.
+
+        Args:
+            thread_id: Which one.
+            timeout: Seconds to wait for another run to end; 0 to give up at once.
+
+        Raises:
+            ConflictError: On entry: another run still holds it.
+        """
+        return claim(self.database, str(thread_id), timeout=timeout)
 
     def get_next_version(self, current: Any, channel: None) -> str:
         """The next version of a channel: a number that sorts as text, and what keeps two forks apart."""

@@ -14,7 +14,15 @@ from agent import errors
 ROOT = Path(__file__).parents[2]
 
 EXPORTS = {
-    "agent": ["ChatVLLM", "ConversationStore", "VLLM", "create_vllm_chat_model", "open_checkpointer"],
+    "agent": [
+        "ChatVLLM",
+        "ConversationStore",
+        "VLLM",
+        "create_vllm_chat_model",
+        "list_models",
+        "open_checkpointer",
+        "plan_fit",
+    ],
     "agent.engines": [
         "Engine",
         "EngineConfig",
