@@ -35,6 +35,7 @@ from agent.persistence.turns import Turn, claim
 from agent.persistence.writing import CheckpointWriter
 
 _PAGE = 50
+_VERSION_DIGITS = 32
 
 
 class SQLSaver(BaseCheckpointSaver[str]):
@@ -182,9 +183,17 @@ class SQLSaver(BaseCheckpointSaver[str]):
         return claim(self.database, str(thread_id), timeout=timeout)
 
     def get_next_version(self, current: Any, channel: None) -> str:
-        """The next version of a channel: a number that sorts as text, and what keeps two forks apart."""
-        number = int(str(current).split(".")[0]) if current is not None else 0
-        return f"{number + 1:010}.{secrets.token_hex(5)}"
+        """The next version of a channel: a number that sorts as text, and what keeps two forks apart.
+
+        As many digits as LangGraph's own savers use. LangGraph's server puts versions of that form into the
+        conversations that it continues, and a shorter number would sort above every one of them: what is
+        said there would look older than what was said before, and be passed over.
+        """
+        digits = str(current or 0).split(".")[0]
+        width = (
+            len(digits) if isinstance(current, str) else _VERSION_DIGITS
+        )  # threads keep the form they have
+        return f"{int(digits) + 1:0{width}}.{secrets.token_hex(5)}"
 
     # Async twins
 
