@@ -7,8 +7,9 @@ tool that fits, so the right decision there is to answer in text; ``auto`` is th
 
 Run it from the repository::
 
-    python benchmarks/bfcl.py                        # the embedded model, 100 items of two categories
-    python benchmarks/bfcl.py --limit 20 --modes auto --json
+    python benchmarks/bfcl.py                        # the embedded model, 100 items of each category
+    python benchmarks/bfcl.py --who ours,peer        # and ChatOpenAI on vLLM's server, with the same items
+    python benchmarks/bfcl.py --limit 20 --modes auto --categories simple_python,irrelevance --json
     python benchmarks/bfcl.py --base-url http://localhost:8000/v1 --model NAME
 """
 
@@ -19,11 +20,14 @@ import asyncio
 import json
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from bfcl_data import BfclItem, Check, fetch_wheel, load_checker, load_items
+from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage
 from rich.box import SIMPLE
 from rich.console import Console
@@ -31,8 +35,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from agent import ChatVLLM
+from agent.catalogue.embedded import embedded_model
 
 MODES = ("required", "auto")
+CATEGORIES = ("simple_python", "multiple", "parallel", "parallel_multiple", "irrelevance")
 STDERR = Console(stderr=True)
 
 
@@ -61,6 +67,8 @@ class Outcome:
 class Score:
     """The figures of one category in one mode; shares are fractions of 1."""
 
+    who: str
+    """``"ours"`` or ``"peer"``."""
     mode: str
     category: str
     items: int
@@ -82,15 +90,16 @@ class Score:
 
 
 def summarize(
-    mode: str, category: str, items: Sequence[BfclItem], outcomes: Sequence[Outcome], seconds: float
+    who: str, mode: str, items: Sequence[BfclItem], outcomes: Sequence[Outcome], seconds: float
 ) -> Score:
     """Reduce the outcomes of one category in one mode to its figures."""
     relevant = items[0].answer is not None
     called = sum(outcome.called for outcome in outcomes)
     correct = sum(outcome.error is None for outcome in outcomes)
     return Score(
+        who=who,
         mode=mode,
-        category=category,
+        category=items[0].category,
         items=len(items),
         relevant=relevant,
         called=called / len(items),
@@ -128,7 +137,13 @@ def judge(item: BfclItem, message: AIMessage, check: Check) -> Outcome:
 
 
 async def run_category(
-    model: ChatVLLM, items: Sequence[BfclItem], mode: str, check: Check, progress: Progress, concurrency: int
+    model: BaseChatModel,
+    items: Sequence[BfclItem],
+    mode: str,
+    check: Check,
+    progress: Progress,
+    concurrency: int,
+    parallel: bool,
 ) -> tuple[list[Outcome], float]:
     """Ask all items of one category at once (the engine batches them) and score the answers."""
     task = progress.add_task(f"{items[0].category} · {mode}", total=len(items))
@@ -136,7 +151,8 @@ async def run_category(
 
     async def ask(item: BfclItem) -> Outcome:
         async with gate:
-            bound = model.bind_tools(item.tools, tool_choice=mode)
+            several = {"parallel_tool_calls": True} if parallel else {}
+            bound = model.bind_tools(item.tools, tool_choice=mode, **several)
             message = await bound.ainvoke(item.messages)
         progress.advance(task)
         return judge(item, message, check)
@@ -146,10 +162,11 @@ async def run_category(
     return list(outcomes), time.perf_counter() - started
 
 
-def mean_decision(scores: Sequence[Score], mode: str) -> float | None:
+def mean_decision(scores: Sequence[Score], who: str, mode: str = "auto") -> float | None:
     """Mean of «called» where a tool fits and «not called» where none does; None without both kinds."""
-    relevant = [score.called for score in scores if score.mode == mode and score.relevant]
-    irrelevant = [1 - score.called for score in scores if score.mode == mode and not score.relevant]
+    mine = [score for score in scores if (score.who, score.mode) == (who, mode)]
+    relevant = [score.called for score in mine if score.relevant]
+    irrelevant = [1 - score.called for score in mine if not score.relevant]
     if not relevant or not irrelevant:
         return None
     return (sum(relevant) / len(relevant) + sum(irrelevant) / len(irrelevant)) / 2
@@ -158,14 +175,14 @@ def mean_decision(scores: Sequence[Score], mode: str) -> float | None:
 def render(scores: Sequence[Score]) -> Table:
     """Draw the figures."""
     table = Table(caption=_caption(scores), box=SIMPLE)  # narrow enough for 80 columns
-    for column in ("mode", "category", "items", "called", "correct", "correct of called", "tok/s", "wall"):
-        left = column in ("mode", "category")
+    for column in ("mode", "category", "who", "called", "correct", "correct of called", "tok/s", "wall"):
+        left = column in ("mode", "category", "who")
         table.add_column(column, justify="left" if left else "right", no_wrap=left)
-    for score in scores:
+    for score in sorted(scores, key=lambda score: MODES.index(score.mode)):  # both of a kind together
         table.add_row(
             score.mode,
             score.category,
-            str(score.items),
+            score.who,
             f"{score.called:.0%}",
             f"{score.correct:.0%}",
             "-" if score.correct_of_called is None else f"{score.correct_of_called:.0%}",
@@ -176,41 +193,68 @@ def render(scores: Sequence[Score]) -> Table:
 
 
 def _caption(scores: Sequence[Score]) -> str:
-    mean = mean_decision(scores, "auto")
-    return (
-        "" if mean is None else f"auto: mean of called where a tool fits and not called elsewhere {mean:.1%}"
-    )
+    lines = [f"{scores[0].items} items of each category"] if scores else []
+    for who in ("ours", "peer"):
+        if (mean := mean_decision(scores, who)) is not None:
+            lines.append(f"{who}: auto, mean of called where a tool fits and not called elsewhere {mean:.1%}")
+    return "\n".join(lines)
 
 
-async def run(arguments: argparse.Namespace) -> tuple[list[Score], list[dict[str, Any]]]:
-    """Run every category in every mode on one model; return the figures and every outcome."""
-    wheel = fetch_wheel()
-    check = load_checker(wheel)
-    categories = [load_items(wheel, name, arguments.limit) for name in arguments.categories]
+@contextmanager
+def open_models(arguments: argparse.Namespace, who: str) -> Iterator[BaseChatModel]:
+    """Give the model to measure; its engine runs while the block does."""
+    if who == "peer":
+        from bfcl_peer import open_peer
+
+        with open_peer(Path(arguments.model or embedded_model()), max_tokens=arguments.max_tokens) as peer:
+            yield peer
+        return
     where = {key: getattr(arguments, key) for key in ("model", "base_url") if getattr(arguments, key)}
+    with ChatVLLM(**where, temperature=0.0, max_tokens=arguments.max_tokens) as model:
+        yield model
+
+
+async def measure(
+    model: BaseChatModel,
+    who: str,
+    categories: Sequence[Sequence[BfclItem]],
+    check: Check,
+    arguments: argparse.Namespace,
+) -> tuple[list[Score], list[dict[str, Any]]]:
+    """Run every category in every mode on one model; return the figures and every outcome."""
     scores: list[Score] = []
     rows: list[dict[str, Any]] = []
-    with (
-        ChatVLLM(**where, temperature=0.0, max_tokens=arguments.max_tokens) as model,
-        Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            console=STDERR,
-        ) as progress,
-    ):
-        # The engine starts outside the measured time.
-        await model.ainvoke("Hello!", max_tokens=1)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=STDERR) as progress:
+        await model.ainvoke("Hello!")  # the engine starts outside the measured time
         for mode in arguments.modes:
             for items in categories:
                 if mode == "required" and items[0].answer is None:
                     continue  # a call is forced, and none is right: nothing to measure
                 outcomes, seconds = await run_category(
-                    model, items, mode, check, progress, arguments.concurrency
+                    model, items, mode, check, progress, arguments.concurrency, arguments.parallel
                 )
-                scores.append(summarize(mode, items[0].category, items, outcomes, seconds))
-                rows += [{"mode": mode, "category": items[0].category, **asdict(o)} for o in outcomes]
+                score = summarize(who, mode, items, outcomes, seconds)
+                scores.append(score)
+                right = f"called {score.called:.0%}, correct {score.correct:.0%}"
+                progress.console.print(f"{who} · {mode} · {score.category}: {right}")  # runs are long
+                where = {"who": who, "mode": mode, "category": items[0].category}
+                rows += [{**where, **asdict(outcome)} for outcome in outcomes]
+    return scores, rows
+
+
+def run(arguments: argparse.Namespace) -> tuple[list[Score], list[dict[str, Any]]]:
+    """Measure our model, and then the peer where it is asked for: never both engines at once."""
+    wheel = fetch_wheel()
+    check = load_checker(wheel)
+    categories = [load_items(wheel, name, arguments.limit, arguments.skip) for name in arguments.categories]
+    scores: list[Score] = []
+    rows: list[dict[str, Any]] = []
+    for who in arguments.who:
+        with open_models(arguments, who) as model:
+            figures, outcomes = asyncio.run(measure(model, who, categories, check, arguments))
+        scores += figures
+        rows += outcomes
     return scores, rows
 
 
@@ -223,27 +267,36 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description="Tool calling of ChatVLLM on the Berkeley Function-Calling Leaderboard."
     )
-    parser.add_argument("--limit", type=int, default=100, help="items per category, from the first (100)")
-    parser.add_argument("--categories", type=names, default=["simple_python", "irrelevance"], metavar="A,B")
+    parser.add_argument("--limit", type=int, default=100, help="items per category (100)")
+    parser.add_argument("--skip", type=int, default=0, help="items of each category to leave out first (0)")
+    parser.add_argument("--categories", type=names, default=list(CATEGORIES), metavar="A,B")
     parser.add_argument("--modes", type=names, default=list(MODES), metavar="A,B", help="required,auto")
     parser.add_argument("--model", help="hub id, directory or served name; default: the embedded model")
     parser.add_argument("--base-url", help="a running server, instead of an engine in this process")
+    parser.add_argument(
+        "--who", type=names, default=["ours"], metavar="A,B", help="ours,peer: ChatOpenAI on vLLM's server"
+    )
+    parser.add_argument("--parallel", action="store_true", help="ask with parallel_tool_calls=True")
     parser.add_argument("--max-tokens", type=int, default=256, help="longest answer (256)")
     parser.add_argument("--concurrency", type=int, default=64, help="requests in flight (64)")
     parser.add_argument("--json", action="store_true", help="print figures and every outcome as JSON")
     arguments = parser.parse_args(argv)
     if unknown := set(arguments.modes) - set(MODES):
         parser.error(f"unknown mode {', '.join(sorted(unknown))}: choose from {', '.join(MODES)}")
+    if unknown := set(arguments.who) - {"ours", "peer"}:
+        parser.error(f"unknown --who {', '.join(sorted(unknown))}: choose from ours, peer")
+    if "peer" in arguments.who and arguments.base_url:
+        parser.error("the peer starts a server of its own: leave out --base-url")
     return arguments
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the benchmark and print its figures on stdout."""
     arguments = parse_arguments(argv)
-    scores, rows = asyncio.run(run(arguments))
+    scores, rows = run(arguments)
     if arguments.json:
         figures = [asdict(score) | {"tokens_per_second": score.tokens_per_second} for score in scores]
-        means = {mode: mean_decision(scores, mode) for mode in arguments.modes}
+        means = {who: mean_decision(scores, who) for who in arguments.who}
         print(json.dumps({"scores": figures, "mean_decision": means, "outcomes": rows}, indent=2))
     else:
         Console().print(render(scores))

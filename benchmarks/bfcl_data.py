@@ -107,8 +107,8 @@ def fetch_wheel() -> Path:
     return wheel
 
 
-def load_items(wheel: Path, category: str, limit: int | None = None) -> list[BfclItem]:
-    """Read the first ``limit`` items of a single-turn category.
+def load_items(wheel: Path, category: str, limit: int | None = None, skip: int = 0) -> list[BfclItem]:
+    """Read ``limit`` items of a single-turn category, after the first ``skip``.
 
     Raises:
         SystemExit: the wheel has no such category.
@@ -117,7 +117,7 @@ def load_items(wheel: Path, category: str, limit: int | None = None) -> list[Bfc
     with zipfile.ZipFile(wheel) as archive:
         if f"bfcl_eval/data/{file}" not in archive.namelist():
             raise SystemExit(f"{wheel.name} has no category {category!r}.")
-        rows = _read_rows(archive, f"bfcl_eval/data/{file}")[:limit]
+        rows = _read_rows(archive, f"bfcl_eval/data/{file}")[skip:][:limit]
         answers = {}
         if f"bfcl_eval/data/possible_answer/{file}" in archive.namelist():
             answers = {

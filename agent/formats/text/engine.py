@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 from agent.engines.base import Engine, EngineInfo, Request, Response
 from agent.engines.loop import EngineLoop
+from agent.formats.text.candidates import comparable, likeliest, stream_likeliest
+from agent.formats.text.copying import copied_string_rules, words_of
 from agent.formats.text.decision import tools_asked_for
-from agent.formats.text.grammar import call_grammar
+from agent.formats.text.grammar import call_grammar, takes_text
+from agent.formats.text.options import with_options
 from agent.formats.text.prompt import answer_prompt, call_prompt
 from agent.formats.text.reader import MARKER, CallReader
+from agent.formats.text.repeats import countable, times_asked_for
+
+Calls: TypeAlias = Literal["each", "one", "any"]
+"""How often tools are called; see :func:`agent.formats.text.grammar.call_grammar`."""
 
 _MOST_TOOLS = 4  # that one question can be about
 
@@ -41,8 +49,8 @@ class TextToolEngine:
 
     async def chat(self, request: Request) -> Response:
         """Answer one request whole; see :class:`agent.engines.base.Engine`."""
-        plain, calls = await self._plan(request)
-        response = await self._engine.chat(plain)
+        requests, calls = await self._plan(request)
+        response = await likeliest(self._engine, requests)
         if calls:
             for choice in response["choices"]:
                 _read_choice(choice)
@@ -50,8 +58,8 @@ class TextToolEngine:
 
     async def stream_chat(self, request: Request) -> AsyncIterator[Response]:
         """Answer one request in chunks; see :class:`agent.engines.base.Engine`."""
-        plain, calls = await self._plan(request)
-        source = self._engine.stream_chat(plain)
+        requests, calls = await self._plan(request)
+        source = stream_likeliest(self._engine, requests)
         readers: dict[int, CallReader] = {}
         try:
             async for chunk in source:
@@ -83,20 +91,38 @@ class TextToolEngine:
         """Close the engine below."""
         self._engine.close()
 
-    async def _plan(self, request: Request) -> tuple[dict[str, Any], bool]:
-        """Return the request without tools, and whether calls are to be read from the answer."""
+    async def _plan(self, request: Request) -> tuple[list[dict[str, Any]], bool]:
+        """Return requests without tools, of whose answers the likeliest counts, and whether it has calls."""
         messages, tools = request["messages"], request.get("tools") or ()
         asked, calls = await self._choose(request)
         if not asked:
             answer = _plain(request, answer_prompt(messages))
             if tools:  # a small model that has seen calls in the conversation would write more of them
                 answer["bad_words"] = [*answer.get("bad_words", ()), MARKER.rstrip(":")]
-            return answer, False
+            return [answer], False
         call = _plain(request, call_prompt(messages, tools))
-        call["structured_outputs"] = {"grammar": call_grammar(asked, calls=calls)}
-        return call, True
+        words = words_of(messages) if comparable(request) else []
+        if words and messages[-1]["role"] == "user":
+            asked, calls = await self._as_asked(call, asked, calls, words_of(messages[-1:]))
+        grammars = [call_grammar(asked, calls=calls)]
+        if takes_text(grammars[0]) and (strings := copied_string_rules(words)):
+            grammars.append(call_grammar(asked, calls=calls, strings=strings))
+        return [{**call, "structured_outputs": {"grammar": grammar}} for grammar in grammars], True
 
-    async def _choose(self, request: Request) -> tuple[Sequence[Any], Literal["each", "one", "any"]]:
+    async def _as_asked(
+        self, call: Request, tools: Sequence[Any], calls: Calls, question: Sequence[str]
+    ) -> tuple[Sequence[Any], Calls]:
+        """Return each tool as often, and with those optional parameters, as the question asks for."""
+        if calls == "any":
+            if len(tools) > 1 or not countable(tools[0]):
+                return tools, calls  # the model decides
+            times = await times_asked_for(self._engine, call, tools[0], question)
+            if times > 1:  # each of them with options of its own
+                return [*tools] * times, "each"
+        fixed = await asyncio.gather(*(with_options(self._engine, call, tool, question) for tool in tools))
+        return fixed, "each" if calls == "any" else calls
+
+    async def _choose(self, request: Request) -> tuple[Sequence[Any], Calls]:
         """Return the tools that are to be called, and how often."""
         tools, choice = request.get("tools") or (), request.get("tool_choice", "auto")
         parallel = request.get("parallel_tool_calls")

@@ -14,10 +14,13 @@ repetition (``char{0,200}``) is avoided on purpose: xgrammar 0.2.8 takes 0.8 s a
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from agent.formats.text.reader import MARKER
+
+_MOST_ITEMS = 8  # of an array, where texts are copied: a small model writes on and on
 
 _BASE_RULES = {
     "char": r'[^"\\\x00-\x1f] | "\\" ["\\/bfnrt]',
@@ -33,15 +36,22 @@ _BASE_RULES = {
 }
 
 
-def call_grammar(tools: Sequence[Mapping[str, Any]], *, calls: Literal["each", "one", "any"]) -> str:
+def call_grammar(
+    tools: Sequence[Mapping[str, Any]],
+    *,
+    calls: Literal["each", "one", "any"],
+    strings: Mapping[str, str] | None = None,
+) -> str:
     """Return the grammar of call lines.
 
     Args:
         tools: The tools that may be called, in wire form.
         calls: ``"each"``: every tool once, in this order; ``"one"``: one call of one of them; ``"any"``: one
             call or more.
+        strings: Rules in the place of those for texts of any kind; see
+            :func:`agent.formats.text.copying.copied_string_rules`.
     """
-    writer = _Writer()
+    writer = _Writer(strings or {})
     lines = []
     for tool in tools:
         function = tool["function"]
@@ -54,6 +64,16 @@ def call_grammar(tools: Sequence[Mapping[str, Any]], *, calls: Literal["each", "
     return writer.text(f'{line} ("\\n" {line})*' if calls == "any" else line)
 
 
+def takes_text(grammar: str) -> bool:
+    """Whether calls under this grammar have texts that the schemas do not prescribe."""
+    rules = (line.partition(" ::= ") for line in grammar.splitlines())
+    return any(
+        re.search(r"\b(string|any|key)\b", re.sub(r'"(?:[^"\\]|\\.)*"', "", body))
+        for name, _, body in rules
+        if name not in _BASE_RULES
+    )
+
+
 def _literal(text: str) -> str:
     """Quote ``text`` for the grammar."""
     return json.dumps(text, ensure_ascii=False)
@@ -62,8 +82,9 @@ def _literal(text: str) -> str:
 class _Writer:
     """Collects the rules of one grammar."""
 
-    def __init__(self) -> None:
-        self._rules: dict[str, str] = dict(_BASE_RULES)
+    def __init__(self, strings: Mapping[str, str]) -> None:
+        self._rules: dict[str, str] = {**_BASE_RULES, **strings}
+        self._copying = bool(strings)
         self._references: dict[str, str] = {}
         self._root: Mapping[str, Any] = {}
 
@@ -127,8 +148,18 @@ class _Writer:
             items = ' ", " '.join(self._value(item) for item in schema["prefixItems"])
             return f'("[" {items} "]")' if items else '"[]"'
         item = self._value(schema.get("items"))
-        body = f'{item} (", " {item})*'
+        body = self._items(item)
         return self.rule(f'"[" {body} "]"' if schema.get("minItems") else f'"[" ({body})? "]"', "array")
+
+    def _items(self, item: str) -> str:
+        if not self._copying:
+            return f'{item} (", " {item})*'
+        if (row := f"{item}s") in self._rules:
+            return row
+        body = item
+        for _ in range(_MOST_ITEMS - 1):  # not {0,n}, which is slow
+            body = f'{item} (", " {self.rule(body, "items")})?'
+        return body
 
     def _object(self, schema: Mapping[str, Any]) -> str:
         properties: Mapping[str, Any] = schema.get("properties") or {}

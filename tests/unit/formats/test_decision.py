@@ -148,3 +148,38 @@ class TestTextToolEngine:
         inner = Likely({"add": 9.0}, Reply("No."))
         response = await TextToolEngine(inner).chat(self.request("none"))
         assert "tool_calls" not in response["choices"][0]["message"]
+
+    async def test_a_call_with_texts_is_written_freely_and_from_the_conversation(self) -> None:
+        parameters = {"type": "object", "properties": {"text": {"type": "string"}}, "required": ["text"]}
+        ask = {"type": "function", "function": {"name": "ask", "parameters": parameters}}
+        line = 'TOOL_CALL: {"name": "ask", "arguments": {"text": "How"}}'
+        for more, copying in (
+            ({}, [False, True]),
+            ({"parallel_tool_calls": True}, [True, False, True]),  # how often, then both ways
+            ({"n": 2}, [False]),
+            ({"logprobs": True}, [False]),
+        ):
+            inner = Likely({}, *[line] * 3)
+            request = self.request("required", **more) | {"tools": [ask]}
+            response = await TextToolEngine(inner).chat(request)
+            [call] = response["choices"][0]["message"]["tool_calls"]
+            assert call["function"] == {"name": "ask", "arguments": '{"text": "How"}'}
+            grammars = [sent["structured_outputs"]["grammar"] for sent in inner.requests]
+            assert ["said_0 ::=" in grammar for grammar in grammars] == copying, more
+            assert len({str(sent["messages"]) for sent in inner.requests}) == 1  # one prompt for the cache
+
+    async def test_only_the_question_says_how_often_a_tool_is_called(self) -> None:
+        parameters = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
+        double = {"type": "function", "function": {"name": "double", "parameters": parameters}}
+        calls = [f'TOOL_CALL: {{"name": "double", "arguments": {{"n": {n}}}}}' for n in (7, 5, 7, 5)]
+        written = ["\n".join(calls[:2]), "\n".join(calls), "\n".join(calls[:2])]
+        earlier = [{"role": "user", "content": "Double 5."}, {"role": "assistant", "content": "10"}]
+        for messages, count in (
+            ([{"role": "user", "content": "Double 7 and 5."}], 2),
+            ([*earlier, {"role": "user", "content": "Double 7."}], 1),
+        ):
+            inner = Likely({}, *written)
+            request = {"messages": messages, "tools": [double], "tool_choice": "required"}
+            await TextToolEngine(inner).chat({**request, "parallel_tool_calls": True})
+            root = inner.requests[-1]["structured_outputs"]["grammar"].split("\n")[0]
+            assert root.count("call_") == count

@@ -8,7 +8,7 @@ import pytest
 from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import BaseModel, Field
 
-from agent.formats.text.grammar import call_grammar
+from agent.formats.text.grammar import call_grammar, takes_text
 
 xgrammar = pytest.importorskip("xgrammar", reason="comes with vLLM: install the cpu or gpu extra")
 
@@ -137,3 +137,19 @@ def test_schemas_with_references_to_themselves() -> None:
         "function": {"name": "b", "parameters": {"$defs": {"B": tools[0]}, "$ref": "#/$defs/missing"}}
     }
     assert accepts([by_reference], line("b", '{"what": "ever"}'))
+
+
+@pytest.mark.parametrize(
+    ("schema", "free"),
+    [
+        ({"type": "string"}, True),
+        ({"type": "array", "items": {"type": "string"}}, True),
+        ({"type": "object"}, True),
+        ({}, True),
+        ({"type": "integer"}, False),
+        ({"enum": ["string", "any"]}, False),
+        ({"type": "array", "items": {"type": "boolean"}}, False),
+    ],
+)
+def test_which_calls_take_texts(schema: dict[str, Any], free: bool) -> None:
+    assert takes_text(call_grammar([tool("string", {"key": schema}, ["key"])], calls="one")) is free
