@@ -101,9 +101,9 @@ async def test_ways_out_of_a_sandbox(attack):
 
 async def test_no_secret_is_in_its_environment(monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "hunter2")
-    shown = await text("import os\nprint(dict(os.environ)); import sys; print(sys.path, sys.argv)")
+    shown = await text("import os, sys; print(dict(os.environ)); print(sys.argv); print(*sys.path, sep='\\n')")
     assert "hunter2" not in shown
-    assert os.getcwd() not in shown
+    assert os.getcwd() not in shown.splitlines()  # the environment itself may well stand below it
 
 
 async def test_modules_of_the_user_are_not_imported(tmp_path, monkeypatch):
