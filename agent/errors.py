@@ -11,7 +11,8 @@ met, and kept as ``__cause__``. Every message says what happened, with which val
     ├── ModelError                             the model itself
     │   ├── ModelNotFoundError                 no such directory, hub id or server
     │   ├── EmbeddedModelError                 the embedded model cannot be fetched or converted
-    │   └── UnsupportedInputError              this model does not take such input
+    │   ├── UnsupportedInputError              this model does not take such input
+    │   └── StructuredOutputError              its answer is cut off, or does not fit the schema asked for
     ├── EngineError                            the engine that runs the model
     │   ├── EngineStartError                   it did not start
     │   ├── EngineClosedError                  it was used after close()
@@ -54,6 +55,10 @@ class EmbeddedModelError(ModelError):
 
 class UnsupportedInputError(ModelError):
     """This model does not take such input, for example an image."""
+
+
+class StructuredOutputError(ModelError, ValueError):
+    """A structured answer is cut off or does not fit its schema, or the model called a tool instead."""
 
 
 class EngineError(AgentError):

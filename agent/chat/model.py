@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from typing import Any, Self
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Self, get_args
 
-from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import LangSmithParams, LanguageModelInput
-from langchain_core.messages import AIMessage, BaseMessage
-from langchain_core.outputs import ChatGenerationChunk, ChatResult
+from langchain_core.messages import BaseMessage
 from langchain_core.runnables import Runnable
 from langchain_core.tools import BaseTool
-from pydantic import PrivateAttr, ValidationError
+from pydantic import ValidationError
 
-from agent.chat.arguments import SAMPLING_FIELDS, ChatArguments
+from agent.chat.arguments import SAMPLING_FIELDS
+from agent.chat.binding import ChatBinding
+from agent.chat.calling import ChatCalls
 from agent.chat.opening import explain
-from agent.chat.requests import sampling, wire_messages, wire_tool_choice, wire_tools
-from agent.chat.responses import ChunkConverter, chat_result
+from agent.chat.requests import wire_messages, wire_tool_choice, wire_tools
+from agent.chat.schemas import wire_schema
 from agent.chat.session import Session
+from agent.chat.structured import Method, StructuredParser, structured
+from agent.chat.tokens import tokenizer_on_disk
 from agent.engines.base import EngineInfo
 from agent.errors import ConfigurationError
-from agent.formats.spans import content_span
+
+_NOT_COPIED = {"llm", "on_stage", "callbacks"}  # another process has its own
 
 
-class ChatVLLM(ChatArguments):
+class ChatVLLM(ChatCalls):
     """A chat model that runs on vLLM: in this process, or on a server.
 
     With ``base_url`` it speaks to a ``vllm serve``, or to another server of OpenAI's chat-completions API.
@@ -35,6 +38,15 @@ class ChatVLLM(ChatArguments):
     text protocol where it is not. For a server, ``"auto"`` finds out with one short request: a vLLM server
     that shows tools to its model and parses the calls is spoken to natively, one that does not gets the text
     protocol. Servers other than vLLM are always spoken to natively.
+
+    Calls that a parser misses are recovered from the text where they name a bound tool and fit its schema;
+    one that is cut off or broken is in ``invalid_tool_calls``, and is never executed. Reasoning is in
+    ``message.content_blocks``, and ``response_metadata["finish_reason"]`` says "length" for an answer that
+    was cut off.
+
+    Each sampling argument is one of a call too, with further ones of vLLM: ``min_tokens``, ``logit_bias``,
+    ``bad_words``, ``response_format``, ``structured_outputs``, ``thinking_token_budget`` and all others that
+    :class:`~agent.chat.options.ChatOptions` names; one that is unknown is refused.
 
     Example:
         .. code-block:: python
@@ -48,8 +60,6 @@ class ChatVLLM(ChatArguments):
         ConfigurationError: An argument is out of range or contradicts another.
         ModelNotFoundError: ``model`` is neither a model directory nor a possible hub id.
     """
-
-    _session: Session = PrivateAttr()
 
     def __init__(self, **arguments: Any) -> None:
         try:
@@ -91,6 +101,18 @@ class ChatVLLM(ChatArguments):
     async def __aexit__(self, *_: object) -> None:
         self.close()
 
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
+        """Copy the arguments; however a copy is made in this process, it shares the engine."""
+        return self.model_copy()
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        """Pickle the arguments; the copy opens the engine of its own process."""
+        if self.engine is not None:
+            msg = f"a ChatVLLM on a given engine ({self.engine!r}) cannot be pickled"
+            raise TypeError(msg)
+        given = {name: getattr(self, name) for name in self.model_fields_set - _NOT_COPIED}
+        return _build, (type(self), given)
+
     # -- tools ----------------------------------------------------------------------------------------------
 
     def bind_tools(
@@ -99,8 +121,9 @@ class ChatVLLM(ChatArguments):
         *,
         tool_choice: Any = None,
         parallel_tool_calls: bool | None = None,
+        strict: bool | None = None,
         **kwargs: Any,
-    ) -> Runnable[LanguageModelInput, AIMessage]:
+    ) -> ChatBinding:
         """Give the model tools to call.
 
         Args:
@@ -108,12 +131,13 @@ class ChatVLLM(ChatArguments):
             tool_choice: ``"auto"`` (the default: answer or call), ``"none"``, ``"required"`` (or ``"any"``),
                 or the name of the one tool to call.
             parallel_tool_calls: False for at most one call per answer.
+            strict: OpenAI's mark that arguments must fit their schema, passed on; on vLLM they do anyway.
             kwargs: Further arguments of each call.
 
         Raises:
             ConfigurationError: Two different tools have one name, or ``tool_choice`` names none of them.
         """
-        wire = wire_tools(tools)
+        wire = wire_tools(tools, strict=strict)
         if wire:
             kwargs["tools"] = wire
             kwargs["tool_choice"] = wire_tool_choice(tool_choice, wire)
@@ -121,83 +145,79 @@ class ChatVLLM(ChatArguments):
             kwargs["parallel_tool_calls"] = parallel_tool_calls
         return self.bind(**kwargs)
 
-    # -- calls ----------------------------------------------------------------------------------------------
+    def bind(self, **kwargs: Any) -> ChatBinding:  # type: ignore[override]  # LangChain's class is private
+        """Fix arguments of the calls; what is bound stays bound, whatever is bound next."""
+        return ChatBinding(bound=self, kwargs=kwargs, config={})
 
-    def _request(
-        self, messages: list[BaseMessage], stop: list[str] | None, kwargs: Mapping[str, Any]
-    ) -> dict[str, Any]:
-        options = {name: getattr(self, name) for name in SAMPLING_FIELDS} | dict(kwargs)
-        tools, choice = options.pop("tools", None), options.pop("tool_choice", None)
-        for internal in ("ls_structured_output_format", "stream"):  # for LangChain's own tracing
-            options.pop(internal, None)
-        if "max_new_tokens" in options:
-            options["max_tokens"] = options.pop("max_new_tokens")
-        ends = [*(self.stop or ()), *(stop or ())]
-        request = {"messages": wire_messages(messages), **sampling(options)}
-        if ends:
-            request["stop"] = list(dict.fromkeys(ends))
+    def with_structured_output(
+        self,
+        schema: Any = None,
+        *,
+        method: Method = "json_schema",
+        include_raw: bool = False,
+        strict: bool | None = None,
+        tools: Sequence[Any] = (),
+        tool_choice: Any = None,
+        **kwargs: Any,
+    ) -> Runnable[LanguageModelInput, Any]:
+        """Make the model answer with an object that fits a schema.
+
+        Args:
+            schema: A Pydantic class, a ``TypedDict``, a dataclass or another type that Pydantic knows (the
+                result is of that type), or a JSON schema (the result is plain JSON).
+            method: ``"json_schema"``: the answer is decoded under a grammar of the schema.
+                ``"function_calling"``: it is the arguments of a forced call. ``"json_mode"``: it is any JSON
+                object, and is checked afterwards; the prompt has to say what is wanted.
+            include_raw: Return ``{"raw": message, "parsed": …, "parsing_error": …}`` and raise nothing.
+            strict: Passed on to servers other than vLLM.
+            tools: Tools that the model may call in the place of the answer, for ``"json_schema"``. With
+                ``include_raw`` such calls are in the raw message, and ``parsed`` is None; without it they are
+                an error.
+            tool_choice: As in :meth:`bind_tools`.
+            kwargs: Further arguments of each call.
+
+        Raises:
+            ConfigurationError: ``schema`` is none, or the arguments contradict each other.
+
+        The runnable raises :class:`~agent.errors.StructuredOutputError` where an answer was cut off, or
+        breaks a rule of the schema that no grammar can hold.
+        """
+        if method not in get_args(Method):
+            msg = f"method={method!r} is none of {', '.join(get_args(Method))}"
+            raise ConfigurationError(msg)
+        if schema is None and method != "json_mode":
+            msg = f"with_structured_output(method={method!r}) needs a schema"
+            raise ConfigurationError(msg)
+        if tools and method != "json_schema":
+            msg = f"tools can be bound beside a structured answer with method='json_schema', not {method!r}"
+            raise ConfigurationError(msg)
+        name, wire = wire_schema(schema) if schema is not None else ("answer", None)
+        known = isinstance(schema, type | dict)  # to LangChain
+        tracing = {
+            "kwargs": {"method": method},
+            "schema": schema if known else {"title": name, **(wire or {})},
+        }
+        arguments: dict[str, Any] = {**kwargs, "ls_structured_output_format": tracing}
+        if method == "function_calling":
+            arguments |= _forced_call(name, wire or {})
+        elif method == "json_mode":
+            arguments["response_format"] = {"type": "json_object"}
+        else:
+            marked = {} if strict is None else {"strict": strict}
+            arguments["response_format"] = {
+                "type": "json_schema",
+                "json_schema": {"name": name, "schema": wire, **marked},
+            }
         if tools:
-            request["tools"] = tools
-            request["tool_choice"] = wire_tool_choice(choice, tools)
-        return request
-
-    async def _answer(self, request: dict[str, Any]) -> ChatResult:
-        engine, _, _ = await self._session.ready()
-        return chat_result(await engine.chat(request))
-
-    async def _chunks(self, request: dict[str, Any]) -> AsyncIterator[ChatGenerationChunk]:
-        engine, _, _ = await self._session.ready()
-        converter = ChunkConverter()
-        source = engine.stream_chat(request)
-        try:
-            async for chunk in source:
-                for converted in converter.convert(chunk):
-                    yield converted
-        finally:
-            await source.aclose()  # type: ignore[attr-defined]  # an async generator: frees the slot now
-
-    def _generate(
-        self,
-        messages: list[BaseMessage],
-        stop: list[str] | None = None,
-        run_manager: CallbackManagerForLLMRun | None = None,
-        **kwargs: Any,
-    ) -> ChatResult:
-        return self._session.loop.run(self._answer(self._request(messages, stop, kwargs)))
-
-    async def _agenerate(
-        self,
-        messages: list[BaseMessage],
-        stop: list[str] | None = None,
-        run_manager: AsyncCallbackManagerForLLMRun | None = None,
-        **kwargs: Any,
-    ) -> ChatResult:
-        return await self._session.loop.arun(self._answer(self._request(messages, stop, kwargs)))
-
-    def _stream(
-        self,
-        messages: list[BaseMessage],
-        stop: list[str] | None = None,
-        run_manager: CallbackManagerForLLMRun | None = None,
-        **kwargs: Any,
-    ) -> Iterator[ChatGenerationChunk]:
-        for chunk in self._session.loop.iterate(self._chunks(self._request(messages, stop, kwargs))):
-            if run_manager:
-                run_manager.on_llm_new_token(chunk.text, chunk=chunk)
-            yield chunk
-
-    async def _astream(
-        self,
-        messages: list[BaseMessage],
-        stop: list[str] | None = None,
-        run_manager: AsyncCallbackManagerForLLMRun | None = None,
-        **kwargs: Any,
-    ) -> AsyncIterator[ChatGenerationChunk]:
-        source = self._session.loop.aiterate(self._chunks(self._request(messages, stop, kwargs)))
-        async for chunk in source:
-            if run_manager:
-                await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
-            yield chunk
+            arguments["tools"] = wire_tools(tools)
+            arguments["tool_choice"] = wire_tool_choice(tool_choice, arguments["tools"])
+        parser = StructuredParser(
+            answer_type=schema,
+            json_schema=wire,
+            tool=name if method == "function_calling" else None,
+            may_call=bool(tools) and include_raw,
+        )
+        return structured(self.bind(**arguments), parser, include_raw=include_raw)
 
     # -- counting ------------------------------------------------------------------------------------------
 
@@ -216,18 +236,49 @@ class ChatVLLM(ChatArguments):
         return len(self._session.loop.run(self._prompt(request)))
 
     def get_token_ids(self, text: str) -> list[int]:
-        """Return the token ids of ``text`` as the content of a message. Starts the engine."""
-        prompt, frame = (
-            self._session.loop.run(self._prompt({"messages": [{"role": "user", "content": content}]}))
-            for content in (text, "")
-        )
-        return prompt[content_span(prompt, frame)]
+        """Return the token ids of ``text`` by itself, by the model's own tokenizer.
+
+        No engine is started where the tokenizer is a file on this machine. The prompt of a conversation has
+        more tokens than its texts; :meth:`get_num_tokens_from_messages` counts those.
+        """
+        if not text:
+            return []
+        if (name := self._model_on_disk()) is not None:
+            tokenizer = tokenizer_on_disk(name, self.download_dir)
+            if tokenizer is not None:
+                return tokenizer.encode(text, add_special_tokens=False).ids
+        return self._session.loop.run(self._prompt({"prompt": text, "add_special_tokens": False}))
+
+    def _model_on_disk(self) -> str | None:
+        """Return the model whose tokenizer may be on this machine; None for servers and given engines."""
+        own_tokenizer = any(name.startswith("tokenizer") or name == "revision" for name in self.vllm_kwargs)
+        if self.engine is not None or self.base_url is not None or own_tokenizer:
+            return None
+        if self.model is not None:
+            return self.model
+        from agent.catalogue.embedded import embedded_model
+
+        return str(embedded_model())
 
     async def _prompt(self, request: dict[str, Any]) -> list[int]:
         engine, _, _ = await self._session.ready()
         return await engine.render(request)
 
     # -- identity -------------------------------------------------------------------------------------------
+
+    @classmethod
+    def is_lc_serializable(cls) -> bool:
+        """Say that ``langchain_core.load`` can store and build this model."""
+        return True
+
+    @property
+    def lc_secrets(self) -> dict[str, str]:
+        """Leave the key out of what is stored: it is read from this environment variable again."""
+        return {"api_key": "VLLM_API_KEY"}
+
+    def to_json(self) -> Any:
+        """Return what ``langchain_core.load`` stores; a given engine cannot be stored."""
+        return self.to_json_not_implemented() if self.engine is not None else super().to_json()
 
     @property
     def _llm_type(self) -> str:
@@ -246,6 +297,23 @@ class ChatVLLM(ChatArguments):
         params["ls_provider"] = "vllm"
         params["ls_model_name"] = kwargs.get("model", self._name)
         return params
+
+
+def _build(kind: type[ChatVLLM], arguments: dict[str, Any]) -> ChatVLLM:
+    return kind(**arguments)
+
+
+def _forced_call(name: str, schema: dict[str, Any]) -> dict[str, Any]:
+    """Return the arguments of a call that must answer by calling one tool with this schema."""
+    if schema.get("type", "object") != "object":
+        msg = f"method='function_calling' needs a schema of objects, and {name} is of type {schema['type']!r}"
+        raise ConfigurationError(msg)
+    function = {"name": name, "description": schema.get("description", ""), "parameters": schema}
+    return {
+        "tools": [{"type": "function", "function": function}],
+        "tool_choice": {"type": "function", "function": {"name": name}},
+        "parallel_tool_calls": False,
+    }
 
 
 def create_vllm_chat_model(

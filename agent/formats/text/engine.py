@@ -93,6 +93,7 @@ class TextToolEngine:
                 answer["bad_words"] = [*answer.get("bad_words", ()), MARKER.rstrip(":")]
             return answer, False
         call = _plain(request, call_prompt(messages, tools))
+        call.pop("response_format", None)  # it is about the answer in words
         call["structured_outputs"] = {"grammar": call_grammar(asked, calls=calls)}
         return call, True
 
