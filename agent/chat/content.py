@@ -139,7 +139,7 @@ def _plain_text(block: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(text := block.get("text"), str):
         return {"type": "text", "text": text}
     if data := block.get("base64"):
-        return {"type": "text", "text": base64.b64decode(data).decode("utf-8", "replace")}
+        return {"type": "text", "text": _decoded(data, block).decode("utf-8", "replace")}
     msg = f"a text block has neither text nor base64: {_shown(block)}"
     raise UnsupportedInputError(msg)
 
@@ -147,7 +147,7 @@ def _plain_text(block: Mapping[str, Any]) -> dict[str, Any]:
 def _media(kind: str, block: Mapping[str, Any]) -> dict[str, Any]:
     data = block.get("base64") or (block.get("data") if block.get("source_type") == "base64" else None)
     if data is not None:
-        mime = block.get("mime_type") or _sniff(base64.b64decode(data[:64] + "=" * (-len(data[:64]) % 4)))
+        mime = block.get("mime_type") or _sniff(_decoded(data[:64], block))
         if not mime:
             msg = f"the data of this {kind} block is of no known format; give its mime_type: {_shown(block)}"
             raise UnsupportedInputError(msg)
@@ -158,6 +158,14 @@ def _media(kind: str, block: Mapping[str, Any]) -> dict[str, Any]:
         return _wire_part(kind, _read(url, kind) if "path" in block or _is_local(url) else url)
     msg = f"this {kind} block needs base64, url or path: {_shown(block)}"
     raise UnsupportedInputError(msg)
+
+
+def _decoded(data: str, block: Mapping[str, Any]) -> bytes:
+    try:
+        return base64.b64decode(data + "=" * (-len(data) % 4))
+    except ValueError as error:
+        msg = f"the data of a content block is no base64 ({error}): {_shown(block)}"
+        raise UnsupportedInputError(msg) from error
 
 
 def _wire_part(kind: str, url: str) -> dict[str, Any]:
@@ -181,7 +189,7 @@ def _file(block: Mapping[str, Any]) -> Any:
     )
     if kind == "text" and data:
         text = (
-            data if block.get("source_type") == "text" else base64.b64decode(data).decode("utf-8", "replace")
+            data if block.get("source_type") == "text" else _decoded(data, block).decode("utf-8", "replace")
         )
         return {"type": "text", "text": text}
     msg = (
@@ -208,6 +216,8 @@ def _read(place: str, kind: str) -> str:
     """
     path = Path(unquote(urlparse(place).path) if place.startswith("file:") else place).expanduser()
     try:
+        if not path.is_file():  # nor read from a device without an end
+            raise FileNotFoundError("there is no such file")
         data = path.read_bytes()
     except (OSError, ValueError) as error:
         msg = f"the {kind} {str(path)!r} cannot be read: {error}"

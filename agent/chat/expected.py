@@ -55,6 +55,9 @@ class Expected:
         found: list[FoundCall] = []
         if self.tools and reasoning and not content.strip():
             found = recover_from_reasoning(reasoning, self.tools)
+        if not found and self.tools and finish == "length" and not (content or reasoning):
+            # Parsers keep a call that they have begun to read to themselves, and drop it when it is cut off.
+            return [FoundCall(None, "", "the answer was cut off at its token limit before it could be read")]
         if not found and self.required:
             name = self.tools[0]["function"]["name"] if len(self.tools) == 1 else None
             problem = "tool_choice asks for a call, and the answer holds none"

@@ -124,6 +124,8 @@ def test_an_image_in_a_result() -> None:
         ({"type": "image", "base64": "AAAA"}, "give its mime_type"),
         ({"type": "text-plain", "mime_type": "text/plain"}, "neither text nor base64"),
         ({"type": "non_standard", "value": {}}, "not standard"),
+        ({"type": "text-plain", "base64": "A", "mime_type": "text/plain"}, "no base64"),
+        ({"type": "image", "path": "/dev/zero"}, "cannot be read"),
         ({"type": "hologram"}, "no model on vLLM takes"),
     ],
 )

@@ -333,3 +333,9 @@ def test_a_call_that_was_required_and_is_not_there_is_invalid(finish: str, says:
     several = Expected.of({"tools": [ADD_TOOL, OTHER_TOOL], "tool_choice": "required"})
     message, chunk = both("No.", "", "stop", several)
     assert summary(message)[:3] == summary(chunk)[:3] == ("No.", [], [None])
+
+
+def test_a_call_that_a_parser_swallowed_when_it_was_cut_off_is_not_silence() -> None:
+    message, chunk = both("", "", "length")
+    assert summary(message)[:3] == summary(chunk)[:3] == ("", [], [None])
+    assert message.response_metadata["finish_reason"] == "length"
