@@ -3,30 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Self, get_args
+from typing import Any, Self
 
 from langchain_core.language_models import LangSmithParams, LanguageModelInput
-from langchain_core.messages import BaseMessage
 from langchain_core.runnables import Runnable
 from langchain_core.tools import BaseTool
 from pydantic import ValidationError
 
 from agent.chat.arguments import SAMPLING_FIELDS
 from agent.chat.binding import ChatBinding
-from agent.chat.calling import ChatCalls
+from agent.chat.counting import ChatCounting
 from agent.chat.opening import explain
-from agent.chat.requests import wire_messages, wire_tool_choice, wire_tools
-from agent.chat.schemas import wire_schema
+from agent.chat.requests import wire_tool_choice, wire_tools
 from agent.chat.session import Session
-from agent.chat.structured import Method, StructuredParser, structured
-from agent.chat.tokens import tokenizer_on_disk
+from agent.chat.structured import Method, ask_for_structure, structured
 from agent.engines.base import EngineInfo
 from agent.errors import ConfigurationError
 
 _NOT_COPIED = {"llm", "on_stage", "callbacks"}  # another process has its own
 
 
-class ChatVLLM(ChatCalls):
+class ChatVLLM(ChatCounting):
     """A chat model that runs on vLLM: in this process, or on a server.
 
     With ``base_url`` it speaks to a ``vllm serve``, or to another server of OpenAI's chat-completions API.
@@ -182,87 +179,11 @@ class ChatVLLM(ChatCalls):
         The runnable raises :class:`~agent.errors.StructuredOutputError` where an answer was cut off, or
         breaks a rule of the schema that no grammar can hold.
         """
-        if method not in get_args(Method):
-            msg = f"method={method!r} is none of {', '.join(get_args(Method))}"
-            raise ConfigurationError(msg)
-        if schema is None and method != "json_mode":
-            msg = f"with_structured_output(method={method!r}) needs a schema"
-            raise ConfigurationError(msg)
-        if tools and method != "json_schema":
-            msg = f"tools can be bound beside a structured answer with method='json_schema', not {method!r}"
-            raise ConfigurationError(msg)
-        name, wire = wire_schema(schema) if schema is not None else ("answer", None)
-        known = isinstance(schema, type | dict)  # to LangChain
-        tracing = {
-            "kwargs": {"method": method},
-            "schema": schema if known else {"title": name, **(wire or {})},
-        }
-        arguments: dict[str, Any] = {**kwargs, "ls_structured_output_format": tracing}
-        if method == "function_calling":
-            arguments |= _forced_call(name, wire or {})
-        elif method == "json_mode":
-            arguments["response_format"] = {"type": "json_object"}
-        else:
-            marked = {} if strict is None else {"strict": strict}
-            arguments["response_format"] = {
-                "type": "json_schema",
-                "json_schema": {"name": name, "schema": wire, **marked},
-            }
-        if tools:
-            arguments["tools"] = wire_tools(tools)
-            arguments["tool_choice"] = wire_tool_choice(tool_choice, arguments["tools"])
-        parser = StructuredParser(
-            answer_type=schema,
-            json_schema=wire,
-            tool=name if method == "function_calling" else None,
-            may_call=bool(tools) and include_raw,
+        arguments, parser = ask_for_structure(
+            schema, method=method, strict=strict, tools=tools, tool_choice=tool_choice
         )
-        return structured(self.bind(**arguments), parser, include_raw=include_raw)
-
-    # -- counting ------------------------------------------------------------------------------------------
-
-    def get_num_tokens_from_messages(
-        self,
-        messages: Sequence[BaseMessage],
-        tools: Sequence[Mapping[str, Any] | type | Callable[..., Any] | BaseTool] | None = None,
-    ) -> int:
-        """Return the number of tokens of the prompt that these messages and tools make, exactly.
-
-        The engine renders the prompt and does not run it. Starts the engine.
-        """
-        request: dict[str, Any] = {"messages": wire_messages(list(messages))}
-        if tools:
-            request["tools"] = wire_tools(tools)
-        return len(self._session.loop.run(self._prompt(request)))
-
-    def get_token_ids(self, text: str) -> list[int]:
-        """Return the token ids of ``text`` by itself, by the model's own tokenizer.
-
-        No engine is started where the tokenizer is a file on this machine. The prompt of a conversation has
-        more tokens than its texts; :meth:`get_num_tokens_from_messages` counts those.
-        """
-        if not text:
-            return []
-        if (name := self._model_on_disk()) is not None:
-            tokenizer = tokenizer_on_disk(name, self.download_dir)
-            if tokenizer is not None:
-                return tokenizer.encode(text, add_special_tokens=False).ids
-        return self._session.loop.run(self._prompt({"prompt": text, "add_special_tokens": False}))
-
-    def _model_on_disk(self) -> str | None:
-        """Return the model whose tokenizer may be on this machine; None for servers and given engines."""
-        own_tokenizer = any(name.startswith("tokenizer") or name == "revision" for name in self.vllm_kwargs)
-        if self.engine is not None or self.base_url is not None or own_tokenizer:
-            return None
-        if self.model is not None:
-            return self.model
-        from agent.catalogue.embedded import embedded_model
-
-        return str(embedded_model())
-
-    async def _prompt(self, request: dict[str, Any]) -> list[int]:
-        engine, _, _ = await self._session.ready()
-        return await engine.render(request)
+        parser.may_call = bool(tools) and include_raw
+        return structured(self.bind(**kwargs, **arguments), parser, include_raw=include_raw)
 
     # -- identity -------------------------------------------------------------------------------------------
 
@@ -301,19 +222,6 @@ class ChatVLLM(ChatCalls):
 
 def _build(kind: type[ChatVLLM], arguments: dict[str, Any]) -> ChatVLLM:
     return kind(**arguments)
-
-
-def _forced_call(name: str, schema: dict[str, Any]) -> dict[str, Any]:
-    """Return the arguments of a call that must answer by calling one tool with this schema."""
-    if schema.get("type", "object") != "object":
-        msg = f"method='function_calling' needs a schema of objects, and {name} is of type {schema['type']!r}"
-        raise ConfigurationError(msg)
-    function = {"name": name, "description": schema.get("description", ""), "parameters": schema}
-    return {
-        "tools": [{"type": "function", "function": function}],
-        "tool_choice": {"type": "function", "function": {"name": name}},
-        "parallel_tool_calls": False,
-    }
 
 
 def create_vllm_chat_model(

@@ -7,9 +7,9 @@ limit, and hold what no grammar can say. Both are found here, and raised as one 
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from operator import itemgetter
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.output_parsers import BaseTransformOutputParser
@@ -21,7 +21,9 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from typing_extensions import is_typeddict
 
 from agent.chat.missed import complaint
-from agent.errors import StructuredOutputError
+from agent.chat.requests import wire_tool_choice, wire_tools
+from agent.chat.schemas import wire_schema
+from agent.errors import ConfigurationError, StructuredOutputError
 
 Method: TypeAlias = Literal["json_schema", "function_calling", "json_mode"]
 
@@ -184,6 +186,63 @@ class _Growing:
         value = self._parser._read(self._whole)
         if value is not None and (self._parser._typed or value != self._last):
             yield value
+
+
+def ask_for_structure(
+    schema: Any, *, method: Method, strict: bool | None, tools: Sequence[Any], tool_choice: Any
+) -> tuple[dict[str, Any], StructuredParser]:
+    """Return the arguments of a call that ask for a structured answer, and what reads it.
+
+    The arguments are those of :meth:`agent.ChatVLLM.with_structured_output`.
+
+    Raises:
+        ConfigurationError: ``schema`` is none, or the arguments contradict each other.
+    """
+    _check_method(schema, method, tools)
+    name, wire = wire_schema(schema) if schema is not None else ("answer", None)
+    known = isinstance(schema, type | dict)  # to LangChain, which shows it to who traces the call
+    shown = schema if known else {"title": name, **(wire or {})}
+    arguments: dict[str, Any] = {
+        "ls_structured_output_format": {"kwargs": {"method": method}, "schema": shown}
+    }
+    if method == "function_calling":
+        arguments |= _forced_call(name, wire or {})
+    elif method == "json_mode":
+        arguments["response_format"] = {"type": "json_object"}
+    else:
+        marked = {} if strict is None else {"strict": strict}
+        form = {"name": name, "schema": wire, **marked}
+        arguments["response_format"] = {"type": "json_schema", "json_schema": form}
+    if tools:
+        arguments["tools"] = wire_tools(tools)
+        arguments["tool_choice"] = wire_tool_choice(tool_choice, arguments["tools"])
+    forced = name if method == "function_calling" else None
+    return arguments, StructuredParser(answer_type=schema, json_schema=wire, tool=forced)
+
+
+def _check_method(schema: Any, method: str, tools: Sequence[Any]) -> None:
+    problem = ""
+    if method not in get_args(Method):
+        problem = f"method={method!r} is none of {', '.join(get_args(Method))}"
+    elif schema is None and method != "json_mode":
+        problem = f"with_structured_output(method={method!r}) needs a schema"
+    elif tools and method != "json_schema":
+        problem = f"tools can be bound beside a structured answer with method='json_schema', not {method!r}"
+    if problem:
+        raise ConfigurationError(problem)
+
+
+def _forced_call(name: str, schema: dict[str, Any]) -> dict[str, Any]:
+    """Return the arguments of a call that must answer by calling one tool with this schema."""
+    if schema.get("type", "object") != "object":
+        msg = f"method='function_calling' needs a schema of objects, and {name} is of type {schema['type']!r}"
+        raise ConfigurationError(msg)
+    function = {"name": name, "description": schema.get("description", ""), "parameters": schema}
+    return {
+        "tools": [{"type": "function", "function": function}],
+        "tool_choice": {"type": "function", "function": {"name": name}},
+        "parallel_tool_calls": False,
+    }
 
 
 def structured(
