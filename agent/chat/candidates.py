@@ -33,6 +33,9 @@ _LANGUAGES = ("", "json", "tool_call", "tool_calls", "function_call")
 _FIRST_KEYS = ("name", "arguments", "parameters", "function", "tool_calls", "type", "id")
 """Keys with which a call in JSON begins."""
 
+BARE = re.compile(r'(?:\[\s*)?(?:\Z|\{\s*(?:\Z|"))')
+"""How bare JSON begins that may be a call, or a list of calls; it is looked for in the text so far."""
+
 _BETWEEN = re.compile(r"[\s,;]*")
 _LINE_END = re.compile(r"[ \t]*[,;.]?[ \t]*")
 
@@ -180,7 +183,8 @@ class Candidate:
 
     def _promise(self, start: int, *, final: bool) -> Verdict | None:
         """Look at the first key of JSON that nothing marks as a call, so that other JSON is not held back."""
-        rest = self.text[start:].lstrip("[ \t\r\n")
+        rest = self.text[start : start + 1].replace("[", "") + self.text[start + 1 :]
+        rest = rest.lstrip()
         waiting = Verdict.NOT_HERE if final else Verdict.OPEN
         if not rest:
             return waiting

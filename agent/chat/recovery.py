@@ -18,11 +18,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-from agent.chat.candidates import FENCE, OPENERS, Candidate, FoundCall, JsonScanner, Verdict
+from agent.chat.candidates import BARE, FENCE, OPENERS, Candidate, FoundCall, JsonScanner, Verdict
 from agent.chat.missed import KnownTools
 
 _INTERESTING = re.compile(r"[{\[<`fT]")
 """The first characters of everything that may open a call."""
+
+_LONGEST = max(map(len, OPENERS))
 
 _Segment: TypeAlias = "str | list[FoundCall]"
 
@@ -110,13 +112,16 @@ class Recovery:
     def _search(self, *, final: bool) -> bool:
         for match in _INTERESTING.finditer(self._buffer):
             place = match.start()
-            rest = self._buffer[place:]
-            opener = next((opener for opener in OPENERS if rest.startswith(opener)), "")
-            if not opener and not final and any(other.startswith(rest) for other in OPENERS):
-                self._keep(self._take(place))  # perhaps the beginning of one
-                return False
+            opener = next((one for one in OPENERS if self._buffer.startswith(one, place)), "")
+            left = len(self._buffer) - place
+            if not opener and not final and left < _LONGEST:
+                rest = self._buffer[place:]
+                if any(one.startswith(rest) for one in OPENERS):
+                    self._keep(self._take(place))  # perhaps the beginning of one
+                    return False
             before = self._buffer[place - 1] if place else self._before
-            if opener or (rest[0] in "{[" and (not before or before.isspace())):
+            bare = (not before or before.isspace()) and BARE.match(self._buffer, place)
+            if opener or bare:
                 self._keep(self._take(place))
                 self._open = Candidate(opener=opener)
                 return True
