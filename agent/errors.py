@@ -12,7 +12,8 @@ met, and kept as ``__cause__``. Every message says what happened, with which val
     │   ├── ModelNotFoundError                 no such directory, hub id or server
     │   ├── EmbeddedModelError                 the embedded model cannot be fetched or converted
     │   ├── FitError                           the memory that a model needs cannot be foretold
-    │   └── UnsupportedInputError              this model does not take such input
+    │   ├── UnsupportedInputError              this model does not take such input
+    │   └── StructuredOutputError              its answer is cut off, or does not fit the schema asked for
     ├── EngineError                            the engine that runs the model
     │   ├── EngineStartError                   it did not start
     │   │   └── DoesNotFitError                it cannot: the model needs more memory than there is
@@ -60,6 +61,10 @@ class FitError(ModelError):
 
 class UnsupportedInputError(ModelError):
     """This model does not take such input, for example an image."""
+
+
+class StructuredOutputError(ModelError, ValueError):
+    """A structured answer is cut off or does not fit its schema, or the model called a tool instead."""
 
 
 class EngineError(AgentError):

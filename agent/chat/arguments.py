@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from langchain_core.language_models.chat_models import BaseChatModel
 from pydantic import ConfigDict, Field, SecretStr, model_validator
@@ -16,13 +16,17 @@ SAMPLING_FIELDS = (
     "temperature",
     "top_p",
     "top_k",
+    "min_p",
     "max_tokens",
     "n",
     "presence_penalty",
     "frequency_penalty",
+    "repetition_penalty",
     "seed",
     "ignore_eos",
     "logprobs",
+    "reasoning_effort",
+    "chat_template_kwargs",
 )
 # What the engine is started with; a server has decided it, and cannot be told by a client.
 _LOCAL_FIELDS = (
@@ -85,6 +89,9 @@ class ChatArguments(BaseChatModel):
     top_k: int = Field(default=-1, ge=-1)
     """The number of most likely tokens to choose from; -1 for all."""
 
+    min_p: float | None = Field(default=None, ge=0, le=1)
+    """Leave out tokens that are less likely than this share of the likeliest one."""
+
     max_tokens: int = Field(default=512, ge=1, alias="max_new_tokens")
     """Tokens per answer at most."""
 
@@ -97,6 +104,9 @@ class ChatArguments(BaseChatModel):
     frequency_penalty: float = Field(default=0.0, ge=-2, le=2)
     """As in vLLM's ``SamplingParams``."""
 
+    repetition_penalty: float | None = Field(default=None, gt=0)
+    """More than 1 makes tokens of the prompt and of the answer less likely."""
+
     seed: int | None = None
     """Seed of the sampling, for repeatable answers."""
 
@@ -108,6 +118,12 @@ class ChatArguments(BaseChatModel):
 
     logprobs: int | None = Field(default=None, ge=0)
     """Alternatives per token in ``response_metadata["logprobs"]``."""
+
+    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
+    """How much a model thinks that can be told, for example gpt-oss."""
+
+    chat_template_kwargs: dict[str, Any] | None = None
+    """What the chat template is given, for example ``{"enable_thinking": False}`` for Qwen 3."""
 
     streaming: bool = False
     """Whether :meth:`invoke` streams too, so that callbacks see its tokens."""
@@ -150,6 +166,13 @@ class ChatArguments(BaseChatModel):
             msg = f"llm= brings its engine with it; give {', '.join(twice)} to the VLLM"
             raise ValueError(msg)
         return {**llm.chat_arguments(), **values}
+
+    @model_validator(mode="after")
+    def _one_stream(self) -> Self:
+        if self.streaming and self.n > 1:
+            msg = f"streaming=True shows one answer, and n={self.n} were asked for; leave one of them out"
+            raise ValueError(msg)
+        return self
 
     def _context_length(self) -> int | None:
         """Return the model's context in tokens where it can be known without starting the engine."""

@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
-from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import LangSmithParams, LanguageModelInput
-from langchain_core.messages import AIMessage, BaseMessage
-from langchain_core.outputs import ChatGenerationChunk, ChatResult
 from langchain_core.runnables import Runnable
 from langchain_core.tools import BaseTool
-from pydantic import PrivateAttr, ValidationError
+from pydantic import ValidationError
 
-from agent.chat.arguments import SAMPLING_FIELDS, ChatArguments
+from agent.chat.arguments import SAMPLING_FIELDS
+from agent.chat.binding import ChatBinding
+from agent.chat.counting import ChatCounting
 from agent.chat.opening import explain
-from agent.chat.requests import sampling, wire_messages, wire_tool_choice, wire_tools
-from agent.chat.responses import ChunkConverter, chat_result
+from agent.chat.requests import wire_tool_choice, wire_tools
 from agent.chat.session import Session
+from agent.chat.structured import Method, ask_for_structure, structured
 from agent.engines.base import EngineInfo
 from agent.errors import ConfigurationError
-from agent.formats.spans import content_span
+
+_NOT_COPIED = {"llm", "on_stage", "callbacks"}  # another process has its own
 
 
-class ChatVLLM(ChatArguments):
+class ChatVLLM(ChatCounting):
     """A chat model that runs on vLLM: in this process, or on a server.
 
     With ``base_url`` it speaks to a ``vllm serve``, or to another server of OpenAI's chat-completions API.
@@ -35,6 +35,15 @@ class ChatVLLM(ChatArguments):
     text protocol where it is not. For a server, ``"auto"`` finds out with one short request: a vLLM server
     that shows tools to its model and parses the calls is spoken to natively, one that does not gets the text
     protocol. Servers other than vLLM are always spoken to natively.
+
+    Calls that a parser misses are recovered from the text where they name a bound tool and fit its schema;
+    one that is cut off or broken is in ``invalid_tool_calls``, and is never executed. Reasoning is in
+    ``message.content_blocks``, and ``response_metadata["finish_reason"]`` says "length" for an answer that
+    was cut off.
+
+    Each sampling argument is one of a call too, with further ones of vLLM: ``min_tokens``, ``logit_bias``,
+    ``bad_words``, ``response_format``, ``structured_outputs``, ``thinking_token_budget`` and all others that
+    :class:`~agent.chat.options.ChatOptions` names; one that is unknown is refused.
 
     Example:
         .. code-block:: python
@@ -48,8 +57,6 @@ class ChatVLLM(ChatArguments):
         ConfigurationError: An argument is out of range or contradicts another.
         ModelNotFoundError: ``model`` is neither a model directory nor a possible hub id.
     """
-
-    _session: Session = PrivateAttr()
 
     def __init__(self, **arguments: Any) -> None:
         try:
@@ -91,6 +98,18 @@ class ChatVLLM(ChatArguments):
     async def __aexit__(self, *_: object) -> None:
         self.close()
 
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
+        """Copy the arguments; however a copy is made in this process, it shares the engine."""
+        return self.model_copy()
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        """Pickle the arguments; the copy opens the engine of its own process."""
+        if self.engine is not None:
+            msg = f"a ChatVLLM on a given engine ({self.engine!r}) cannot be pickled"
+            raise TypeError(msg)
+        given = {name: getattr(self, name) for name in self.model_fields_set - _NOT_COPIED}
+        return _build, (type(self), given)
+
     # -- tools ----------------------------------------------------------------------------------------------
 
     def bind_tools(
@@ -99,8 +118,9 @@ class ChatVLLM(ChatArguments):
         *,
         tool_choice: Any = None,
         parallel_tool_calls: bool | None = None,
+        strict: bool | None = None,
         **kwargs: Any,
-    ) -> Runnable[LanguageModelInput, AIMessage]:
+    ) -> ChatBinding:
         """Give the model tools to call.
 
         Args:
@@ -108,12 +128,13 @@ class ChatVLLM(ChatArguments):
             tool_choice: ``"auto"`` (the default: answer or call), ``"none"``, ``"required"`` (or ``"any"``),
                 or the name of the one tool to call.
             parallel_tool_calls: False for at most one call per answer.
+            strict: OpenAI's mark that arguments must fit their schema, passed on; on vLLM they do anyway.
             kwargs: Further arguments of each call.
 
         Raises:
             ConfigurationError: Two different tools have one name, or ``tool_choice`` names none of them.
         """
-        wire = wire_tools(tools)
+        wire = wire_tools(tools, strict=strict)
         if wire:
             kwargs["tools"] = wire
             kwargs["tool_choice"] = wire_tool_choice(tool_choice, wire)
@@ -121,113 +142,64 @@ class ChatVLLM(ChatArguments):
             kwargs["parallel_tool_calls"] = parallel_tool_calls
         return self.bind(**kwargs)
 
-    # -- calls ----------------------------------------------------------------------------------------------
+    def bind(self, **kwargs: Any) -> ChatBinding:  # type: ignore[override]  # LangChain's class is private
+        """Fix arguments of the calls; what is bound stays bound, whatever is bound next."""
+        return ChatBinding(bound=self, kwargs=kwargs, config={})
 
-    def _request(
-        self, messages: list[BaseMessage], stop: list[str] | None, kwargs: Mapping[str, Any]
-    ) -> dict[str, Any]:
-        options = {name: getattr(self, name) for name in SAMPLING_FIELDS} | dict(kwargs)
-        tools, choice = options.pop("tools", None), options.pop("tool_choice", None)
-        for internal in ("ls_structured_output_format", "stream"):  # for LangChain's own tracing
-            options.pop(internal, None)
-        if "max_new_tokens" in options:
-            options["max_tokens"] = options.pop("max_new_tokens")
-        ends = [*(self.stop or ()), *(stop or ())]
-        request = {"messages": wire_messages(messages), **sampling(options)}
-        if ends:
-            request["stop"] = list(dict.fromkeys(ends))
-        if tools:
-            request["tools"] = tools
-            request["tool_choice"] = wire_tool_choice(choice, tools)
-        return request
-
-    async def _answer(self, request: dict[str, Any]) -> ChatResult:
-        engine, _, _ = await self._session.ready()
-        return chat_result(await engine.chat(request))
-
-    async def _chunks(self, request: dict[str, Any]) -> AsyncIterator[ChatGenerationChunk]:
-        engine, _, _ = await self._session.ready()
-        converter = ChunkConverter()
-        source = engine.stream_chat(request)
-        try:
-            async for chunk in source:
-                for converted in converter.convert(chunk):
-                    yield converted
-        finally:
-            await source.aclose()  # type: ignore[attr-defined]  # an async generator: frees the slot now
-
-    def _generate(
+    def with_structured_output(
         self,
-        messages: list[BaseMessage],
-        stop: list[str] | None = None,
-        run_manager: CallbackManagerForLLMRun | None = None,
+        schema: Any = None,
+        *,
+        method: Method = "json_schema",
+        include_raw: bool = False,
+        strict: bool | None = None,
+        tools: Sequence[Any] = (),
+        tool_choice: Any = None,
         **kwargs: Any,
-    ) -> ChatResult:
-        return self._session.loop.run(self._answer(self._request(messages, stop, kwargs)))
+    ) -> Runnable[LanguageModelInput, Any]:
+        """Make the model answer with an object that fits a schema.
 
-    async def _agenerate(
-        self,
-        messages: list[BaseMessage],
-        stop: list[str] | None = None,
-        run_manager: AsyncCallbackManagerForLLMRun | None = None,
-        **kwargs: Any,
-    ) -> ChatResult:
-        return await self._session.loop.arun(self._answer(self._request(messages, stop, kwargs)))
+        Args:
+            schema: A Pydantic class, a ``TypedDict``, a dataclass or another type that Pydantic knows (the
+                result is of that type), or a JSON schema (the result is plain JSON).
+            method: ``"json_schema"``: the answer is decoded under a grammar of the schema.
+                ``"function_calling"``: it is the arguments of a forced call. ``"json_mode"``: it is any JSON
+                object, and is checked afterwards; the prompt has to say what is wanted.
+            include_raw: Return ``{"raw": message, "parsed": …, "parsing_error": …}`` and raise nothing.
+            strict: Passed on to servers other than vLLM.
+            tools: Tools that the model may call in the place of the answer, for ``"json_schema"``. With
+                ``include_raw`` such calls are in the raw message, and ``parsed`` is None; without it they are
+                an error.
+            tool_choice: As in :meth:`bind_tools`.
+            kwargs: Further arguments of each call.
 
-    def _stream(
-        self,
-        messages: list[BaseMessage],
-        stop: list[str] | None = None,
-        run_manager: CallbackManagerForLLMRun | None = None,
-        **kwargs: Any,
-    ) -> Iterator[ChatGenerationChunk]:
-        for chunk in self._session.loop.iterate(self._chunks(self._request(messages, stop, kwargs))):
-            if run_manager:
-                run_manager.on_llm_new_token(chunk.text, chunk=chunk)
-            yield chunk
+        Raises:
+            ConfigurationError: ``schema`` is none, or the arguments contradict each other.
 
-    async def _astream(
-        self,
-        messages: list[BaseMessage],
-        stop: list[str] | None = None,
-        run_manager: AsyncCallbackManagerForLLMRun | None = None,
-        **kwargs: Any,
-    ) -> AsyncIterator[ChatGenerationChunk]:
-        source = self._session.loop.aiterate(self._chunks(self._request(messages, stop, kwargs)))
-        async for chunk in source:
-            if run_manager:
-                await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
-            yield chunk
-
-    # -- counting ------------------------------------------------------------------------------------------
-
-    def get_num_tokens_from_messages(
-        self,
-        messages: Sequence[BaseMessage],
-        tools: Sequence[Mapping[str, Any] | type | Callable[..., Any] | BaseTool] | None = None,
-    ) -> int:
-        """Return the number of tokens of the prompt that these messages and tools make, exactly.
-
-        The engine renders the prompt and does not run it. Starts the engine.
+        The runnable raises :class:`~agent.errors.StructuredOutputError` where an answer was cut off, or
+        breaks a rule of the schema that no grammar can hold.
         """
-        request: dict[str, Any] = {"messages": wire_messages(list(messages))}
-        if tools:
-            request["tools"] = wire_tools(tools)
-        return len(self._session.loop.run(self._prompt(request)))
-
-    def get_token_ids(self, text: str) -> list[int]:
-        """Return the token ids of ``text`` as the content of a message. Starts the engine."""
-        prompt, frame = (
-            self._session.loop.run(self._prompt({"messages": [{"role": "user", "content": content}]}))
-            for content in (text, "")
+        arguments, parser = ask_for_structure(
+            schema, method=method, strict=strict, tools=tools, tool_choice=tool_choice
         )
-        return prompt[content_span(prompt, frame)]
-
-    async def _prompt(self, request: dict[str, Any]) -> list[int]:
-        engine, _, _ = await self._session.ready()
-        return await engine.render(request)
+        parser.may_call = bool(tools) and include_raw
+        return structured(self.bind(**kwargs, **arguments), parser, include_raw=include_raw)
 
     # -- identity -------------------------------------------------------------------------------------------
+
+    @classmethod
+    def is_lc_serializable(cls) -> bool:
+        """Say that ``langchain_core.load`` can store and build this model."""
+        return True
+
+    @property
+    def lc_secrets(self) -> dict[str, str]:
+        """Leave the key out of what is stored: it is read from this environment variable again."""
+        return {"api_key": "VLLM_API_KEY"}
+
+    def to_json(self) -> Any:
+        """Return what ``langchain_core.load`` stores; a given engine cannot be stored."""
+        return self.to_json_not_implemented() if self.engine is not None else super().to_json()
 
     @property
     def _llm_type(self) -> str:
@@ -246,6 +218,10 @@ class ChatVLLM(ChatArguments):
         params["ls_provider"] = "vllm"
         params["ls_model_name"] = kwargs.get("model", self._name)
         return params
+
+
+def _build(kind: type[ChatVLLM], arguments: dict[str, Any]) -> ChatVLLM:
+    return kind(**arguments)
 
 
 def create_vllm_chat_model(

@@ -1,4 +1,4 @@
-"""From LangChain to the wire: messages, tools and sampling arguments as a chat-completions request."""
+"""From LangChain to the wire: messages and tools as parts of a chat-completions request."""
 
 from __future__ import annotations
 
@@ -10,67 +10,73 @@ from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.messages.utils import convert_to_openai_messages
 from langchain_core.utils.function_calling import convert_to_openai_tool
 
-from agent.errors import ConfigurationError
-
-# The sampling arguments that a call may override, by our name, with their name on the wire.
-WIRE_NAMES: Mapping[str, str] = {
-    "temperature": "temperature",
-    "top_p": "top_p",
-    "top_k": "top_k",
-    "min_p": "min_p",
-    "max_tokens": "max_tokens",
-    "n": "n",
-    "presence_penalty": "presence_penalty",
-    "frequency_penalty": "frequency_penalty",
-    "repetition_penalty": "repetition_penalty",
-    "seed": "seed",
-    "stop": "stop",
-    "ignore_eos": "ignore_eos",
-    "parallel_tool_calls": "parallel_tool_calls",
-    "response_format": "response_format",
-    "structured_outputs": "structured_outputs",
-    "chat_template_kwargs": "chat_template_kwargs",
-}
+from agent.chat.content import check_parts, standard_parts
+from agent.errors import ConfigurationError, UnsupportedInputError
 
 
 def wire_messages(messages: Sequence[BaseMessage]) -> list[dict[str, Any]]:
     """Convert LangChain messages to the wire form.
 
     Calls that could not be parsed stay visible to the model as calls, so that it can see what it did wrong.
+    Reasoning goes back where it came from; which of it the model sees again is for its template to say.
+
+    Raises:
+        UnsupportedInputError: A content block is of a kind that no model on vLLM takes.
     """
-    wired = []
+    wired: list[dict[str, Any]] = []
     for message in messages:
-        wire = convert_to_openai_messages(message)
-        assert isinstance(wire, dict)
-        if isinstance(message, AIMessage) and message.invalid_tool_calls:
-            broken = [
-                {
-                    "type": "function",
-                    "id": call["id"],
-                    "function": {
-                        "name": call["name"] or "unknown",
-                        # Templates parse this string: it must be JSON, and the text must not be lost.
-                        "arguments": json.dumps({"invalid_json": call["args"]}),
-                    },
-                }
-                for call in message.invalid_tool_calls
-            ]
-            wire["tool_calls"] = [*wire.get("tool_calls", ()), *broken]
-        wired.append(wire)
+        content, reasoning = standard_parts(message)
+        plain = message if content is message.content else message.model_copy(update={"content": content})
+        try:
+            converted = convert_to_openai_messages([plain])
+        except (ValueError, KeyError) as error:
+            msg = f"a message of type {message.type!r} has content that cannot be sent: {error}"
+            raise UnsupportedInputError(msg) from error
+        assert isinstance(converted, list)
+        for wire in converted:
+            check_parts(wire)
+        if isinstance(message, AIMessage) and converted:
+            _complete_answer(converted[0], message, reasoning)
+        wired += converted
     return wired
 
 
-def wire_tools(tools: Sequence[Any]) -> list[dict[str, Any]]:
+def _complete_answer(wire: dict[str, Any], message: AIMessage, reasoning: str) -> None:
+    """Add what LangChain's own conversion leaves out of a model's answer."""
+    if reasoning:
+        wire["reasoning"] = reasoning
+    if not message.invalid_tool_calls:
+        return
+    broken = [
+        {
+            "type": "function",
+            "id": call["id"],
+            "function": {
+                "name": call["name"] or "unknown",
+                # Templates parse this string: it must be JSON, and the text must not be lost.
+                "arguments": json.dumps({"invalid_json": call["args"]}),
+            },
+        }
+        for call in message.invalid_tool_calls
+    ]
+    wire["tool_calls"] = [*wire.get("tool_calls", ()), *broken]
+
+
+def wire_tools(tools: Sequence[Any], *, strict: bool | None = None) -> list[dict[str, Any]]:
     """Convert functions, LangChain tools, Pydantic classes and JSON schemas to the wire form.
 
     A tool that is given twice is sent once.
+
+    Args:
+        tools: The tools.
+        strict: OpenAI's mark on each tool that its arguments must fit its schema; here they do anyway.
 
     Raises:
         ConfigurationError: Two different tools have one name.
     """
     wired: dict[str, dict[str, Any]] = {}
     for tool in tools:
-        wire = convert_to_openai_tool(tool)
+        wire = convert_to_openai_tool(tool, strict=strict)
         name = wire["function"]["name"]
         if _untitled(wired.setdefault(name, wire)) != _untitled(wire):
             msg = f"two tools are called {name!r}; rename one"
@@ -112,25 +118,3 @@ def wire_tool_choice(choice: Any, tools: Sequence[Mapping[str, Any]]) -> Any:
         msg = f"tool_choice {choice!r} names no bound tool; bound are: {', '.join(names) or 'none'}"
         raise ConfigurationError(msg)
     return {"type": "function", "function": {"name": name}}
-
-
-def sampling(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Convert sampling arguments to the wire form; those that are None are left to the engine.
-
-    Raises:
-        ConfigurationError: An argument is unknown.
-    """
-    wire: dict[str, Any] = {}
-    for name, value in options.items():
-        if value is None:
-            continue
-        if name == "logprobs":
-            wire["logprobs"] = True
-            wire["top_logprobs"] = int(value)
-        elif name in WIRE_NAMES:
-            wire[WIRE_NAMES[name]] = value
-        else:
-            known = ", ".join(sorted([*WIRE_NAMES, "logprobs"]))
-            msg = f"unknown argument {name!r} (value {value!r}); a call takes: {known}"
-            raise ConfigurationError(msg)
-    return wire

@@ -6,14 +6,12 @@ before an engine is asked, wherever it comes from.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from agent.chat.opening import explain
-from agent.errors import ConfigurationError
+from agent.chat.checked import CheckedArguments
 
 _BEAMS = 4  # the width of a beam search for which neither n nor best_of asks for more
 
@@ -28,10 +26,10 @@ _REFUSED_FOR_BEAMS = (
 )
 
 
-class TextSampling(BaseModel):
+class TextSampling(CheckedArguments):
     """The arguments of one continuation; the documentation of most is at :class:`agent.VLLM`."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    other_names: ClassVar[dict[str, str]] = {"max_tokens": "max_new_tokens"}
 
     max_new_tokens: int = Field(default=512, ge=1)
     temperature: float = Field(default=1.0, ge=0, le=2)
@@ -60,30 +58,6 @@ class TextSampling(BaseModel):
     add_special_tokens: bool | None = None
     structured_outputs: dict[str, Any] | None = None
     response_format: dict[str, Any] | None = None
-
-    @classmethod
-    def create(cls, what: str, **arguments: Any) -> Self:
-        """Check ``arguments``.
-
-        Args:
-            what: Begins the message of an error, for example "VLLM cannot be built".
-            arguments: By the names of the fields; ``max_tokens`` is ``max_new_tokens``.
-
-        Raises:
-            ConfigurationError: One is unknown or out of range, or two contradict each other.
-        """
-        if "max_tokens" in arguments:
-            arguments["max_new_tokens"] = arguments.pop("max_tokens")
-        for name, value in arguments.items():
-            if name not in cls.model_fields:
-                close = difflib.get_close_matches(name, cls.model_fields, n=1, cutoff=0.5)
-                hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(cls.model_fields)}"
-                msg = f"{what}: unknown argument {name!r} (value {value!r}); {hint}"
-                raise ConfigurationError(msg)
-        try:
-            return cls(**arguments)
-        except ValidationError as error:
-            raise ConfigurationError(explain(error, what)) from error
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -83,21 +83,27 @@ class ScriptedEngine:
     async def chat(self, request: Request) -> Response:
         """Answer with the next item of the script."""
         await self.start()
-        reply = await self._next(request)
+        replies = [await self._next(request)]
+        replies += [await self._take(request) for _ in range((request.get("n") or 1) - 1)]
         number = f"{self._prefix}-{next(self._numbers)}"
-        message: dict[str, Any] = {"role": "assistant", "content": reply.content}
-        if reply.reasoning:
-            message["reasoning"] = reply.reasoning
-        if calls := self._calls(reply, number):
-            message["tool_calls"] = calls
-        choice = {"index": 0, "message": message, "finish_reason": _finish_reason(reply)}
         return {
             "id": f"chatcmpl-scripted-{number}",
             "object": "chat.completion",
-            "model": "scripted",
-            "choices": [choice],
-            "usage": _usage(request, reply),
+            "model": request.get("model") or "scripted",
+            "choices": [self._choice(request, reply, index, number) for index, reply in enumerate(replies)],
+            "usage": _usage(request, *replies),
         }
+
+    def _choice(self, request: Request, reply: Reply, index: int, number: str) -> dict[str, Any]:
+        message: dict[str, Any] = {"role": "assistant", "content": reply.content}
+        if reply.reasoning:
+            message["reasoning"] = reply.reasoning
+        if calls := self._calls(reply, f"{number}-{index}" if index else number):
+            message["tool_calls"] = calls
+        choice = {"index": index, "message": message, "finish_reason": _finish_reason(reply)}
+        if request.get("logprobs"):
+            choice["logprobs"] = _certain_tokens(_words(reply.content))
+        return choice
 
     async def stream_chat(self, request: Request) -> AsyncIterator[Response]:
         """Answer with the next item of the script, word by word."""
@@ -115,10 +121,17 @@ class ScriptedEngine:
                 {"tool_calls": [{"index": index, "function": {"arguments": part}}]}
                 for part in _words(arguments)
             ]
-        common = {"id": f"chatcmpl-scripted-{number}", "object": "chat.completion.chunk", "model": "scripted"}
+        common = {
+            "id": f"chatcmpl-scripted-{number}",
+            "object": "chat.completion.chunk",
+            "model": request.get("model") or "scripted",
+        }
         for delta in deltas:
             await asyncio.sleep(0)
-            yield {**common, "choices": [{"index": 0, "delta": delta, "finish_reason": None}]}
+            choice: dict[str, Any] = {"index": 0, "delta": delta, "finish_reason": None}
+            if request.get("logprobs") and delta.get("content"):
+                choice["logprobs"] = _certain_tokens([delta["content"]])
+            yield {**common, "choices": [choice]}
         yield {**common, "choices": [{"index": 0, "delta": {}, "finish_reason": _finish_reason(reply)}]}
         yield {**common, "choices": [], "usage": _usage(request, reply)}
 
@@ -210,6 +223,11 @@ def _certain(reply: Reply) -> dict[str, Any]:
         "top_logprobs": [{word: 0.0} for word in words],
         "text_offset": [0, *itertools.accumulate(map(len, words))][: len(words)],
     }
+
+
+def _certain_tokens(words: Sequence[str]) -> dict[str, Any]:
+    tokens = [{"token": word, "logprob": 0.0, "bytes": list(word.encode())} for word in words]
+    return {"content": [{**token, "top_logprobs": [token]} for token in tokens]}
 
 
 def _count(request: Request) -> int:

@@ -189,12 +189,10 @@ def test_engine_arguments() -> None:
 
 
 def test_request_fields(modules: dict[str, Any]) -> None:
-    from agent.chat.requests import WIRE_NAMES
+    from agent.chat.options import WIRE_NAMES
 
     fields = modules["protocol"].ChatCompletionRequest.model_fields
-    missing = [
-        name for name in [*WIRE_NAMES.values(), "top_logprobs", "prompt_logprobs"] if name not in fields
-    ]
+    missing = [name for name in [*WIRE_NAMES, "top_logprobs", "prompt_logprobs"] if name not in fields]
     expect(not missing, f"ChatCompletionRequest has no {missing}, and would ignore it in silence")
 
 

@@ -57,6 +57,11 @@ _VLLM_FIELDS: Mapping[str, Any] = {
     "skip_special_tokens": True,
     "include_stop_str_in_output": False,
     "add_special_tokens": True,
+    "allowed_token_ids": None,
+    "thinking_token_budget": None,
+    "include_reasoning": True,
+    "priority": 0,
+    "cache_salt": None,
 }
 
 # Fields that change the prompt.
@@ -234,9 +239,14 @@ class RemoteEngine:
 
     async def _body(self, request: Request) -> dict[str, Any]:
         info = await self.start()
-        body = {**request, "model": info.model}
+        body = {**request, "model": request.get("model") or info.model}
         if self._is_vllm:
             return body
+        if "messages" in body:  # other servers refuse messages with reasoning in them
+            body["messages"] = [
+                {name: value for name, value in message.items() if name != "reasoning"}
+                for message in body["messages"]
+            ]
         body = {
             name: value
             for name, value in body.items()

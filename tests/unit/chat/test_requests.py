@@ -10,8 +10,8 @@ from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, Tool
 from langchain_core.tools import tool
 from pydantic import BaseModel, Field
 
-from agent.chat.requests import WIRE_NAMES, sampling, wire_messages, wire_tool_choice, wire_tools
-from agent.errors import ConfigurationError
+from agent.chat.requests import wire_messages, wire_tool_choice, wire_tools
+from agent.errors import ConfigurationError, UnsupportedInputError
 
 
 @tool
@@ -124,20 +124,28 @@ def test_a_choice_that_names_no_tool_is_refused(choice: Any) -> None:
         wire_tool_choice(choice, wire_tools([add]))
 
 
-def test_sampling_arguments() -> None:
-    assert sampling({"temperature": 0.0, "seed": None, "logprobs": 5, "n": 2}) == {
-        "temperature": 0.0,
-        "logprobs": True,
-        "top_logprobs": 5,
-        "n": 2,
-    }
-    assert sampling({"logprobs": 0}) == {"logprobs": True, "top_logprobs": 0}
+def test_reasoning_goes_back_beside_the_content() -> None:
+    kept = AIMessage("42", additional_kwargs={"reasoning_content": "Hm."})
+    standard = AIMessage(
+        content_blocks=[{"type": "reasoning", "reasoning": "Hm."}, {"type": "text", "text": "42"}]
+    )
+    for message in (kept, standard):
+        assert wire_messages([message]) == [{"role": "assistant", "content": "42", "reasoning": "Hm."}]
 
 
-def test_every_argument_reaches_the_wire() -> None:
-    assert sampling(dict.fromkeys(WIRE_NAMES, 1)) == dict.fromkeys(WIRE_NAMES.values(), 1)
+def test_standard_blocks_of_calls_are_calls_once() -> None:
+    call = {"type": "tool_call", "name": "add", "args": {"a": 1}, "id": "c1"}
+    message = AIMessage(content_blocks=[{"type": "text", "text": "So:"}, call])
+    [wire] = wire_messages([message])
+    assert wire["content"] == "So:"
+    assert [one["id"] for one in wire["tool_calls"]] == ["c1"]
 
 
-def test_an_unknown_argument_is_named() -> None:
-    with pytest.raises(ConfigurationError, match=r"'temprature' \(value 0\.1\).*temperature"):
-        sampling({"temprature": 0.1})
+def test_what_cannot_be_sent_is_refused() -> None:
+    with pytest.raises(UnsupportedInputError, match="nonsense"):
+        wire_messages([HumanMessage([{"type": "nonsense"}])])
+
+
+def test_the_mark_of_strictness_is_passed_on() -> None:
+    assert wire_tools([add], strict=True)[0]["function"]["strict"] is True
+    assert "strict" not in wire_tools([add])[0]["function"]

@@ -12,7 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from langchain_core.messages import AIMessage, AIMessageChunk
 
-from agent.chat.responses import ChunkConverter, chat_result, mismatched_ending, parse_call, usage_metadata
+from agent.chat.chunks import ChunkConverter, mismatched_ending
+from agent.chat.expected import Expected
+from agent.chat.responses import chat_result, parse_call, usage_metadata
 
 USAGE = {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10}
 
@@ -21,16 +23,18 @@ def wire_call(arguments: str, name: str = "add", identity: str = "c1") -> dict[s
     return {"id": identity, "type": "function", "function": {"name": name, "arguments": arguments}}
 
 
-def whole(finish: str = "stop", **message: Any) -> AIMessage:
+def whole(finish: str = "stop", expected: Expected | None = None, **message: Any) -> AIMessage:
     choice = {"index": 0, "message": {"role": "assistant", **message}, "finish_reason": finish}
-    result = chat_result({"id": "r1", "model": "m", "choices": [choice], "usage": USAGE})
+    result = chat_result({"id": "r1", "model": "m", "choices": [choice], "usage": USAGE}, expected)
     message_ = result.generations[0].message
     assert isinstance(message_, AIMessage)
     return message_
 
 
-def streamed(deltas: list[dict[str, Any]], finish: str | None = "stop") -> AIMessageChunk:
-    converter = ChunkConverter()
+def streamed(
+    deltas: list[dict[str, Any]], finish: str | None = "stop", expected: Expected | None = None
+) -> AIMessageChunk:
+    converter = ChunkConverter(expected)
     chunks: list[dict[str, Any]] = [{"choices": [{"index": 0, "delta": delta}]} for delta in deltas]
     chunks.append({"choices": [{"index": 0, "delta": {}, "finish_reason": finish}]})
     chunks.append({"choices": [], "usage": USAGE})
@@ -184,3 +188,154 @@ def test_cached_and_reasoning_tokens() -> None:
 
 def test_parse_call_takes_no_arguments_for_an_empty_object() -> None:
     assert parse_call(wire_call(""), truncated=False)["args"] == {}
+
+
+def test_several_answers_have_ids_of_their_own() -> None:
+    choices = [{"index": i, "message": {"content": f"{i}"}, "finish_reason": "stop"} for i in range(3)]
+    result = chat_result({"id": "r", "choices": choices, "usage": USAGE})
+    assert [generation.message.id for generation in result.generations] == ["r", "r-1", "r-2"]
+
+
+@pytest.mark.parametrize(
+    ("finish", "calls", "told"),
+    [
+        ("stop", [], "stop"),
+        ("tool_calls", [], "stop"),  # a server may say so of an answer that holds none
+        ("stop", ["{}"], "tool_calls"),  # as vLLM does where one tool was named
+        ("tool_calls", ["{}"], "tool_calls"),
+        ("length", [], "length"),
+        ("length", ["{}"], "length"),
+    ],
+)
+def test_why_an_answer_ended(finish: str, calls: list[str], told: str) -> None:
+    message = whole(finish, content="", tool_calls=[wire_call(arguments) for arguments in calls])
+    deltas = [delta for arguments in calls for delta in call_deltas(arguments, 1)]
+    for one in (message, streamed(deltas, finish)):
+        assert one.response_metadata["finish_reason"] == told
+
+
+def test_log_probabilities_of_a_stream_are_those_of_the_whole() -> None:
+    tokens = [{"token": word, "logprob": -0.5, "top_logprobs": []} for word in ("a", "b", "c")]
+    converter = ChunkConverter()
+    chunks: list[dict[str, Any]] = [
+        {"delta": {"content": one["token"]}, "logprobs": {"content": [one]}, "index": 0} for one in tokens[:2]
+    ]
+    chunks.append({"delta": {}, "logprobs": {"content": tokens[2:]}, "finish_reason": "length", "index": 0})
+    message = reduce(add, [one.message for c in chunks for one in converter.convert({"choices": [c]})])
+    assert message.response_metadata["logprobs"] == {"content": tokens}
+    assert message.response_metadata["finish_reason"] == "length"
+
+
+# -- calls that the parser missed ---------------------------------------------------------------------------
+
+SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
+ADD_TOOL = {"type": "function", "function": {"name": "add", "parameters": SCHEMA}}
+OTHER_TOOL = {"type": "function", "function": {"name": "other", "parameters": SCHEMA}}
+CALL = '{"name": "add", "arguments": {"a": 1}}'
+AUTO = Expected([ADD_TOOL, OTHER_TOOL])
+
+
+def both(
+    content: str = "", reasoning: str = "", finish: str = "stop", expected: Expected = AUTO, size: int = 3
+) -> tuple[AIMessage, AIMessageChunk]:
+    pieces = [{"reasoning": reasoning[i : i + size]} for i in range(0, len(reasoning), size)]
+    pieces += [{"content": content[i : i + size]} for i in range(0, len(content), size)]
+    return whole(finish, expected, content=content, reasoning=reasoning), streamed(pieces, finish, expected)
+
+
+def summary(message: AIMessage) -> Any:
+    calls = [(call["name"], call["args"]) for call in message.tool_calls]
+    broken = [call["name"] for call in message.invalid_tool_calls]
+    reasoning = [block for block in message.content_blocks if block["type"] == "reasoning"]
+    return message.content, calls, broken, message.response_metadata["finish_reason"], reasoning
+
+
+@pytest.mark.parametrize(
+    ("content", "reasoning", "finish", "left", "calls", "broken", "told"),
+    [
+        (CALL, "", "stop", "", 1, 0, "tool_calls"),
+        (f"So:\n```json\n{CALL}\n```", "", "stop", "So:", 1, 0, "tool_calls"),
+        ("", f"Hm.\n{CALL}", "stop", "", 1, 0, "tool_calls"),
+        ("Yes.", f"Hm.\n{CALL}", "stop", "Yes.", 0, 0, "stop"),
+        (CALL, f"Hm.\n{CALL}", "stop", "", 1, 0, "tool_calls"),
+        (CALL[:-4], "", "length", "", 0, 1, "length"),
+        ('{"name": "add", "arguments": {"a": "x"}}', "", "stop", "", 0, 1, "tool_calls"),
+        (
+            '{"name": "subtract", "arguments": {}}',
+            "",
+            "stop",
+            '{"name": "subtract", "arguments": {}}',
+            0,
+            0,
+            "stop",
+        ),
+        ("Just words.", "", "stop", "Just words.", 0, 0, "stop"),
+    ],
+)
+def test_missed_calls_are_recovered_whole_and_streamed(
+    content: str, reasoning: str, finish: str, left: str, calls: int, broken: int, told: str
+) -> None:
+    for size in (1, 4, 1000):
+        message, chunk = both(content, reasoning, finish, size=size)
+        assert summary(message) == summary(chunk)
+        assert (message.content, len(message.tool_calls), len(message.invalid_tool_calls)) == (
+            left,
+            calls,
+            broken,
+        )
+        assert message.response_metadata["finish_reason"] == told
+        assert all(call["id"] for call in [*message.tool_calls, *message.invalid_tool_calls])
+
+
+@given(
+    st.text(max_size=6),
+    st.sampled_from([CALL, CALL[:-3], f"<tool_call>{CALL}", ""]),
+    st.text(max_size=6),
+    st.integers(1, 9),
+)
+def test_streams_and_whole_answers_always_agree(before: str, call: str, after: str, size: int) -> None:
+    message, chunk = both(f"{before}\n{call}\n{after}", before, size=size)
+    assert summary(message) == summary(chunk)
+
+
+def test_the_parsers_own_calls_come_first() -> None:
+    native = wire_call('{"a": 2}')
+    message = whole("tool_calls", AUTO, content=f"{CALL}\n", tool_calls=[native])
+    head, *rest = call_deltas('{"a": 2}', 3)
+    chunk = streamed([{"content": CALL}, {"content": "\n"}, head, *rest], "tool_calls", AUTO)
+    assert summary(message) == summary(chunk)
+    assert [call["args"] for call in message.tool_calls] == [{"a": 2}]
+    assert message.content == f"{CALL}\n"
+
+
+def test_nothing_is_recovered_where_no_call_was_asked_for() -> None:
+    for request in ({"messages": []}, {"tools": [ADD_TOOL], "tool_choice": "none"}):
+        message, chunk = both(CALL, expected=Expected.of(request))
+        assert message.content == chunk.content == CALL
+
+
+def test_only_the_named_tool_and_only_so_many_calls() -> None:
+    named = {"type": "function", "function": {"name": "other"}}
+    expected = Expected.of({"tools": [ADD_TOOL, OTHER_TOOL], "tool_choice": named})
+    message, _ = both(CALL, expected=expected)
+    assert message.tool_calls == []
+    single = Expected.of({"tools": [ADD_TOOL], "parallel_tool_calls": False})
+    for one in both(f"{CALL}\n{CALL}", expected=single):
+        assert len(one.tool_calls) == 1
+
+
+@pytest.mark.parametrize(("finish", "says"), [("length", "cut off"), ("stop", "holds none")])
+def test_a_call_that_was_required_and_is_not_there_is_invalid(finish: str, says: str) -> None:
+    expected = Expected.of({"tools": [ADD_TOOL], "tool_choice": "required"})
+    message, chunk = both("", "I think and think", finish, expected)
+    assert summary(message)[:3] == summary(chunk)[:3] == ("", [], ["add"])
+    assert says in str(message.invalid_tool_calls[0]["error"])
+    several = Expected.of({"tools": [ADD_TOOL, OTHER_TOOL], "tool_choice": "required"})
+    message, chunk = both("No.", "", "stop", several)
+    assert summary(message)[:3] == summary(chunk)[:3] == ("No.", [], [None])
+
+
+def test_a_call_that_a_parser_swallowed_when_it_was_cut_off_is_not_silence() -> None:
+    message, chunk = both("", "", "length")
+    assert summary(message)[:3] == summary(chunk)[:3] == ("", [], [None])
+    assert message.response_metadata["finish_reason"] == "length"

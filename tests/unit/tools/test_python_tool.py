@@ -101,7 +101,9 @@ async def test_ways_out_of_a_sandbox(attack):
 
 async def test_no_secret_is_in_its_environment(monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "hunter2")
-    shown = await text("import os, sys; print(dict(os.environ)); print(sys.argv); print(*sys.path, sep='\\n')")
+    shown = await text(
+        "import os, sys; print(dict(os.environ)); print(sys.argv); print(*sys.path, sep='\\n')"
+    )
     assert "hunter2" not in shown
     assert os.getcwd() not in shown.splitlines()  # the environment itself may well stand below it
 

@@ -1,0 +1,151 @@
+"""From the wire to LangChain: the chunks of a stream, which add up to the message of the whole answer."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from langchain_core.messages import AIMessageChunk, ToolCallChunk
+from langchain_core.outputs import ChatGenerationChunk
+
+from agent.chat.candidates import FoundCall
+from agent.chat.expected import Expected
+from agent.chat.responses import metadata, reasoning_of, usage_metadata
+from agent.engines.base import Response
+from agent.formats.text.reader import new_call_id
+
+
+class ChunkConverter:
+    """Converts the chunks of one stream, which has one answer.
+
+    It remembers the arguments of calls that are still open, for one reason: LangChain closes incomplete
+    JSON by itself when it merges chunks, so a call that was cut off at the token limit would look whole and
+    be executed. Such a call is ended with a bracket that does not match, which makes it invalid.
+
+    Args:
+        expected: What the answer may hold; by default no calls beside those that the parser finds.
+    """
+
+    def __init__(self, expected: Expected | None = None) -> None:
+        self._expected = expected or Expected()
+        self._recovery = self._expected.recovery()
+        self._arguments: dict[int, str] = {}
+        self._content = self._reasoning = ""
+
+    def convert(self, chunk: Response) -> list[ChatGenerationChunk]:
+        """Convert one chunk; one that says nothing gives an empty list."""
+        usage = usage_metadata(chunk.get("usage"))
+        if not chunk.get("choices"):
+            return [_wrap(chunk, AIMessageChunk(content="", usage_metadata=usage))] if usage else []
+        converted = []
+        for choice in chunk["choices"]:
+            delta, finish = choice.get("delta") or {}, choice.get("finish_reason")
+            reasoning = reasoning_of(delta)
+            self._reasoning += reasoning
+            content, calls = self._read(delta)
+            if finish:
+                more, recovered = self._finish(calls, finish)
+                content += more
+                calls += recovered
+            if not (content or reasoning or calls or finish or choice.get("logprobs")):
+                continue
+            found = metadata(choice, chunk, calls=bool(self._arguments))
+            message = AIMessageChunk(
+                content=content,
+                additional_kwargs={"reasoning_content": reasoning} if reasoning else {},
+                tool_call_chunks=calls,
+                response_metadata=found,
+                usage_metadata=usage,
+            )
+            converted.append(_wrap(chunk, message, found.get("finish_reason")))
+        return converted
+
+    def _read(self, delta: Mapping[str, Any]) -> tuple[str, list[ToolCallChunk]]:
+        text, content = delta.get("content") or "", ""
+        if delta.get("tool_calls") and not self._arguments:  # the parser finds them: what was held is text
+            content = self._recovery.release()
+        self._content += text
+        calls = [self._call(call) for call in delta.get("tool_calls") or ()]
+        return content + self._recovery.feed(text), calls
+
+    def _call(self, call: Mapping[str, Any]) -> ToolCallChunk:
+        index, function = call["index"], call.get("function") or {}
+        arguments = function.get("arguments")
+        self._arguments[index] = self._arguments.get(index, "") + (arguments or "")
+        return ToolCallChunk(
+            type="tool_call_chunk",
+            name=function.get("name"),
+            args=arguments,
+            id=call.get("id"),
+            index=index,
+        )
+
+    def _finish(self, calls: list[ToolCallChunk], finish: str) -> tuple[str, list[ToolCallChunk]]:
+        """End the answer: return what was held back of its text, and the calls in it."""
+        if self._arguments:
+            self._end(calls)
+            return "", []
+        content, found = self._recovery.finish()
+        found = self._expected.allowed(found) or self._expected.instead(
+            content=self._content, reasoning=self._reasoning, finish=finish
+        )
+        return content, [self._recovered(index, call) for index, call in enumerate(found)]
+
+    def _recovered(self, index: int, call: FoundCall) -> ToolCallChunk:
+        arguments = call.arguments
+        if call.error or call.name is None:
+            arguments += mismatched_ending(arguments) or "]"
+        self._arguments[index] = arguments
+        return ToolCallChunk(
+            type="tool_call_chunk", name=call.name, args=arguments, id=new_call_id(), index=index
+        )
+
+    def _end(self, calls: list[ToolCallChunk]) -> None:
+        """Make calls that are still open invalid: in their last chunk, or in one of their own."""
+        for index, text in self._arguments.items():
+            if not (ending := mismatched_ending(text)):
+                continue
+            # LangChain does not merge the chunks of one message with each other.
+            last = next((call for call in calls if call["index"] == index), None)
+            if last is not None:
+                last["args"] = (last["args"] or "") + ending
+            else:
+                calls.append(
+                    ToolCallChunk(type="tool_call_chunk", name=None, args=ending, id=None, index=index)
+                )
+
+
+def _wrap(chunk: Response, message: AIMessageChunk, finish: str | None = None) -> ChatGenerationChunk:
+    message.id = chunk.get("id")
+    info = {"finish_reason": finish} if finish else None
+    return ChatGenerationChunk(message=message, generation_info=info)
+
+
+def mismatched_ending(text: str) -> str:
+    """Return what makes incomplete JSON unreadable even to a lenient parser; "" for complete JSON."""
+    if not text:
+        return ""
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        pass
+    else:
+        return ""
+    inside, escaped, stack = False, False, []
+    for character in text:
+        if inside:
+            if escaped:
+                escaped = False
+            elif character == "\\":
+                escaped = True
+            elif character == '"':
+                inside = False
+        elif character == '"':
+            inside = True
+        elif character in "{[":
+            stack.append(character)
+        elif character in "}]" and stack:
+            stack.pop()
+    close_string = ('\\"' if escaped else '"') if inside else ""
+    return close_string + ("}" if stack and stack[-1] == "[" else "]")
