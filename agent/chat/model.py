@@ -14,6 +14,7 @@ from langchain_core.tools import BaseTool
 from pydantic import PrivateAttr, ValidationError
 
 from agent.chat.arguments import SAMPLING_FIELDS, ChatArguments
+from agent.chat.explaining import Explanation, explanation
 from agent.chat.opening import explain
 from agent.chat.requests import sampling, wire_messages, wire_tool_choice, wire_tools
 from agent.chat.responses import ChunkConverter, chat_result
@@ -198,6 +199,31 @@ class ChatVLLM(ChatArguments):
             if run_manager:
                 await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
             yield chunk
+
+    def explain(
+        self,
+        messages: LanguageModelInput,
+        tools: Sequence[Mapping[str, Any] | type | Callable[..., Any] | BaseTool] = (),
+        *,
+        tool_choice: Any = None,
+        **kwargs: Any,
+    ) -> Explanation:
+        """Return the exact prompt, protocol and grammar of a call, without making it. Starts the engine.
+
+        Args:
+            messages: What :meth:`invoke` takes.
+            tools: As for :meth:`bind_tools`.
+            tool_choice: As for :meth:`bind_tools`.
+            kwargs: Further arguments of the call.
+
+        Raises:
+            RequestError: The engine refuses the call, or has no prompts to explain.
+        """
+        if tools:
+            kwargs["tools"] = wire_tools(tools)
+            kwargs["tool_choice"] = wire_tool_choice(tool_choice, kwargs["tools"])
+        request = self._request(self._convert_input(messages).to_messages(), None, kwargs)
+        return self._session.loop.run(explanation(self._session, request))
 
     # -- counting ------------------------------------------------------------------------------------------
 
