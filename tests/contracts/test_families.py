@@ -104,9 +104,29 @@ def test_a_wrong_parser_does_not_read_it(name: str, wrong: str) -> None:
     assert read_back(parser_class(name, wrong), tokenizer(name), prompt, call)
 
 
+def test_deepseek_v4_which_has_no_template() -> None:
+    from vllm.parser import ParserManager
+
+    from agent.engines.inprocess.probe import read_back, read_streamed
+
+    form = FORMATS["DeepSeek V3.2"]
+    made = byte_tokenizer(form.tokens, form.words)
+    text = (
+        '</think>\n\n<｜DSML｜tool_calls>\n<｜DSML｜invoke name="get_weather">\n'
+        '<｜DSML｜parameter name="city" string="true">Paris</｜DSML｜parameter>\n'
+        "</｜DSML｜invoke>\n</｜DSML｜tool_calls>"
+    )
+    call = made.encode(text, add_special_tokens=False)
+    kind = ParserManager.get_parser(
+        tool_parser_name=BY_NAME["DeepSeek V4"].tool_parser, enable_auto_tools=True, tokenizer=made
+    )
+    assert read_back(kind, made, [], call) is None
+    assert read_streamed(kind, made, [], call)
+
+
 def test_every_family_that_calls_tools_is_tested() -> None:
-    # vLLM writes the prompts of these itself, so that there is no template to recognise; gpt-oss's parser
-    # loads its vocabulary from the network.
+    # There is no template of DeepSeek V4: vLLM writes its prompts. gpt-oss's parser loads its vocabulary from
+    # the network, so only the choice is tested.
     without = {"DeepSeek V4", "gpt-oss"}
     assert {name for name, family in BY_NAME.items() if family.tool_parser} == {*FORMATS, *without}
 
