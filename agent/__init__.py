@@ -9,6 +9,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from agent.catalogue.fit import plan_fit
+    from agent.catalogue.models import list_models
     from agent.chat.model import ChatVLLM, create_vllm_chat_model
     from agent.chat.text import VLLM
     from agent.persistence import ConversationStore, open_checkpointer
@@ -18,7 +20,9 @@ __all__ = [  # noqa: RUF022 (sorted as Python sorts, which the tests ask for; ru
     "ConversationStore",
     "VLLM",
     "create_vllm_chat_model",
+    "list_models",
     "open_checkpointer",
+    "plan_fit",
 ]
 __version__ = "0.1.0"
 
@@ -27,7 +31,9 @@ _HOMES = {
     "ChatVLLM": "agent.chat.model",
     "ConversationStore": "agent.persistence",
     "create_vllm_chat_model": "agent.chat.model",
+    "list_models": "agent.catalogue.models",
     "open_checkpointer": "agent.persistence",
+    "plan_fit": "agent.catalogue.fit",
 }
 
 

@@ -19,16 +19,18 @@ if TYPE_CHECKING:
     from langchain_core.runnables import RunnableConfig
     from langchain_core.tools import BaseTool
     from langgraph.graph.state import CompiledStateGraph
-    from langgraph.types import StateSnapshot
+    from langgraph.types import Command, StateSnapshot
 
     from agent.chat.model import ChatVLLM
     from agent.engines.base import EngineInfo, StageCallback
     from agent.persistence import Conversation, ConversationStore
+    from agent.persistence.opening import OpenCheckpointer
     from agent.persistence.saver import SQLSaver
     from tools.registry import ToolRegistry
 
     Graph: TypeAlias = CompiledStateGraph[Any, Any, Any, Any]
     Snapshot: TypeAlias = StateSnapshot
+    Resume: TypeAlias = Command[Any]
 
 _TEMPERATURE_OF_OTHERS = 0.7
 _STEPS_PER_CALL = 2
@@ -75,10 +77,7 @@ class App:
 
     def thread(self, thread_id: str) -> RunnableConfig:
         """The config that runs :attr:`graph` on one conversation."""
-        return {
-            "configurable": {"thread_id": thread_id},
-            "recursion_limit": _STEPS_PER_CALL * self.settings.max_steps + _SPARE_STEPS,
-        }
+        return {"configurable": {"thread_id": thread_id}, "recursion_limit": recursion_limit(self.settings)}
 
 
 @contextmanager
@@ -94,9 +93,10 @@ def open_app(settings: Settings, *, on_stage: StageCallback | None = None) -> It
         DatabaseError: The conversations cannot be opened.
         ToolError: A tool does not exist.
     """
+    _check_graph(settings)
     tools = build_tools(settings)
     model = build_model(settings, on_stage=on_stage)
-    with _open_saver(settings) as saver:
+    with open_saver(settings) as saver:
         from agent.persistence import ConversationStore
 
         graph = build_graph(settings, model=model, tools=tools, checkpointer=saver)
@@ -114,11 +114,13 @@ def open_store(settings: Settings) -> Iterator[ConversationStore]:
     """
     from agent.persistence import ConversationStore
 
-    with _open_saver(settings) as saver:
+    with open_saver(settings) as saver:
         yield ConversationStore(saver)
 
 
-def list_conversations(settings: Settings, *, limit: int, tag: str | None = None) -> Sequence[Conversation]:
+def list_conversations(
+    settings: Settings, *, limit: int, offset: int = 0, tag: str | None = None
+) -> Sequence[Conversation]:
     """The conversations used last; quicker than :func:`open_store`, because it loads none of them.
 
     Raises:
@@ -126,7 +128,8 @@ def list_conversations(settings: Settings, *, limit: int, tag: str | None = None
     """
     from agent.persistence import list_conversations
 
-    return list_conversations(_database(settings), limit=limit, tag=tag)
+    key = settings.encryption_key
+    return list_conversations(_database(settings), limit=limit, offset=offset, tag=tag, encryption_key=key)
 
 
 def build_model(settings: Settings, *, on_stage: StageCallback | None = None) -> ChatVLLM:
@@ -200,17 +203,32 @@ def build_graph(
     )
 
 
+def _check_graph(settings: Settings) -> None:
+    from graphs.registry import GRAPHS
+
+    kind = GRAPHS.get(settings.graph)  # an unknown name is refused when the graph is built
+    if kind is not None and kind.needs_documents:
+        raise ConfigurationError(
+            f"the graph {settings.graph!r} answers from documents, and this command has none; "
+            "give it some in Python: build_retrieval_graph(model=…, retriever=…)"
+        )
+
+
+def recursion_limit(settings: Settings) -> int:
+    """Supersteps that one run of a graph may take: enough for the model calls that the settings allow."""
+    return _STEPS_PER_CALL * settings.max_steps + _SPARE_STEPS
+
+
+def open_saver(settings: Settings) -> OpenCheckpointer:
+    """The database of the conversations, to be entered with ``with`` or ``async with``."""
+    from agent.persistence import open_checkpointer
+
+    return open_checkpointer(_database(settings), encryption_key=settings.encryption_key)
+
+
 def uses_embedded_model(settings: Settings) -> bool:
     """Whether the model is the one that comes with the package."""
     return settings.model is None and settings.base_url is None
-
-
-@contextmanager
-def _open_saver(settings: Settings) -> Iterator[SQLSaver]:
-    from agent.persistence import open_checkpointer
-
-    with open_checkpointer(_database(settings)) as saver:
-        yield saver
 
 
 def _database(settings: Settings) -> str | Path:

@@ -11,9 +11,11 @@ met, and kept as ``__cause__``. Every message says what happened, with which val
     ├── ModelError                             the model itself
     │   ├── ModelNotFoundError                 no such directory, hub id or server
     │   ├── EmbeddedModelError                 the embedded model cannot be fetched or converted
+    │   ├── FitError                           the memory that a model needs cannot be foretold
     │   └── UnsupportedInputError              this model does not take such input
     ├── EngineError                            the engine that runs the model
     │   ├── EngineStartError                   it did not start
+    │   │   └── DoesNotFitError                it cannot: the model needs more memory than there is
     │   ├── EngineClosedError                  it was used after close()
     │   ├── EngineDeadError                    it died while it was working
     │   └── RequestError                       it refused one request (too long, bad schema, …)
@@ -52,6 +54,10 @@ class EmbeddedModelError(ModelError):
     """The embedded model cannot be fetched, verified or converted."""
 
 
+class FitError(ModelError):
+    """The memory that a model needs cannot be foretold; the message says what is missing."""
+
+
 class UnsupportedInputError(ModelError):
     """This model does not take such input, for example an image."""
 
@@ -62,6 +68,10 @@ class EngineError(AgentError):
 
 class EngineStartError(EngineError):
     """The engine did not start."""
+
+
+class DoesNotFitError(EngineStartError):
+    """The model needs more memory than there is; the message says what would fit."""
 
 
 class EngineClosedError(EngineError):

@@ -63,6 +63,9 @@ class Settings:
     database: str | None = None
     """Path or URL of the conversations; ``None`` for a file in :attr:`home`."""
 
+    encryption_key: str | None = field(default=None, repr=False)
+    """16, 24 or 32 characters: encrypts what is said, which then cannot be searched. It has no flag."""
+
     home: Path | None = None
     """Directory of conversations and input history; ``None`` for the user's data directory."""
 
@@ -208,6 +211,7 @@ _CHECKS: Mapping[str, Callable[[Any], Any]] = {
     "tools": _names,
     "tools_config": lambda value: Path(_text(value)).expanduser(),
     "database": _text,
+    "encryption_key": _text,
     "home": lambda value: Path(_text(value)).expanduser(),
     "vllm": _table,
 }

@@ -1,139 +1,148 @@
-"""Speed and start-up of the in-process engine, as ratios to plain ``vllm.LLM`` in the same run.
+"""The in-process engine beside its peers in the same run, as ratios.
 
-Two figures:
+* Seconds from the start of the process to the first token, over those of ``vllm.LLM`` (at most 1.15).
+* Tokens per second of 16 and of 64 concurrent ``ChatVLLM`` calls of 128 tokens, over the same work through
+  ``vllm.LLM.chat`` (at least 0.9) and through ``ChatOpenAI`` on ``vllm serve`` (at least 1.0); and of
+  ``ChatVLLM`` with an address over ``ChatOpenAI`` on the same server.
+* Processor time per streamed token of ``ChatVLLM.astream`` beyond that of vLLM's ``AsyncLLM`` below it.
+* Memory after ``close()``, over that before the engine was opened (at most 1.1).
 
-* tokens per second of 16 concurrent ``ChatVLLM`` calls of 128 tokens each, over the same work through
-  ``vllm.LLM.chat`` (target: at least 0.85);
-* seconds from the start of the process to the first token, over those of ``vllm.LLM`` (target: at most 1.15).
-
-Each measurement is a process of its own, ours and the peer's take turns, both have the same engine
-arguments and the same environment, and the median of the pairs' ratios counts.
+Each way to use the model has processes of its own, which take turns; all have the same engine arguments and
+the same environment, and the medians of the rounds count. ``langchain_community.VLLM`` called concurrently is
+measured by ``text.py``.
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
-import os
 import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-ENGINE: dict[str, Any] = {"max_model_len": 2048, "enable_prefix_caching": True}
-CPU_ENGINE: dict[str, Any] = {
-    "dtype": "float32",
-    "enforce_eager": True,
-    "block_size": 32,
-    "kv_cache_memory_bytes": 1 << 30,
-}
+ROLES = ("ours", "plain", "served")
 
 
-def conversations(calls: int) -> list[list[dict[str, str]]]:
-    return [[{"role": "user", "content": f"Tell me a story about the number {i}."}] for i in range(calls)]
-
-
-def ours(model: str | None, calls: int, tokens: int, born: float) -> dict[str, float]:
-    from agent import ChatVLLM
-
-    chat = ChatVLLM(
-        model=model,
-        dtype="float32",
-        temperature=0.0,
-        ignore_eos=True,
-        max_tokens=tokens,
-        max_model_len=ENGINE["max_model_len"],
-        vllm_kwargs={
-            k: v for k, v in {**ENGINE, **CPU_ENGINE}.items() if k not in ("max_model_len", "dtype")
-        },
-    )
-    next(iter(chat.stream("Hello!", max_tokens=4)))
-    first = time.time() - born
-
-    async def work() -> int:
-        answers = await asyncio.gather(*(chat.ainvoke(messages) for messages in conversations(calls)))
-        return sum(answer.usage_metadata["output_tokens"] for answer in answers if answer.usage_metadata)
-
-    asyncio.run(work())  # warm: both sides have run the work once before the clock starts
-    started = time.perf_counter()
-    made = asyncio.run(work())
-    seconds = time.perf_counter() - started
-    chat.close()
-    return {"first_token_s": first, "tokens_per_s": made / seconds}
-
-
-def plain(model: str, calls: int, tokens: int, born: float) -> dict[str, float]:
-    from agent.engines.local import ENVIRONMENT
-
-    for name, value in ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
-    from vllm import LLM, SamplingParams
-
-    llm = LLM(model=model, **ENGINE, **CPU_ENGINE)
-    llm.chat([[{"role": "user", "content": "Hello!"}]], SamplingParams(max_tokens=1), use_tqdm=False)
-    first = time.time() - born
-    params = SamplingParams(temperature=0.0, max_tokens=tokens, ignore_eos=True)
-    llm.chat(conversations(calls), params, use_tqdm=False)
-    started = time.perf_counter()
-    outputs = llm.chat(conversations(calls), params, use_tqdm=False)
-    seconds = time.perf_counter() - started
-    made = sum(len(output.outputs[0].token_ids) for output in outputs)
-    return {"first_token_s": first, "tokens_per_s": made / seconds}
-
-
-def measure(role: str, model: str, arguments: argparse.Namespace) -> dict[str, float]:
-    command = [
-        *(sys.executable, __file__, "--role", role, "--model", model, "--born", repr(time.time())),
-        *("--calls", str(arguments.calls), "--tokens", str(arguments.tokens)),
-    ]
+def measure(role: str, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Run one role in a process of its own."""
+    options = {"model": arguments.model, "calls": arguments.calls, "tokens": arguments.tokens}
+    command = [sys.executable, str(Path(__file__).with_name("engine_roles.py")), role]
+    command.append(json.dumps({**options, "born": time.time()}))
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"{role} failed:\n{done.stderr[-3000:]}")
-    result: dict[str, float] = json.loads(done.stdout.strip().splitlines()[-1])
+    result: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
     return result
+
+
+def row(
+    rounds: list[dict[str, Any]],
+    name: str,
+    target: str,
+    ours: Callable[[dict[str, Any]], float],
+    peer: Callable[[dict[str, Any]], float],
+) -> dict[str, Any]:
+    """One line of the table: medians, and the median of the rounds' ratios."""
+    ratios = [ours(one) / peer(one) for one in rounds]
+    return {
+        "figure": name,
+        "ours": statistics.median(ours(one) for one in rounds),
+        "peer": statistics.median(peer(one) for one in rounds),
+        "ratio": statistics.median(ratios),
+        "ratios": [round(ratio, 3) for ratio in ratios],
+        "target": target,
+    }
+
+
+def speed(role: str, calls: int) -> Callable[[dict[str, Any]], float]:
+    def of(one: dict[str, Any]) -> float:
+        figures = one["served"][role] if role in ("openai", "remote") else one[role]
+        value: float = figures["tokens_per_s"][str(calls)]
+        return value
+
+    return of
+
+
+def table(rounds: list[dict[str, Any]], arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """All lines that the measured roles allow."""
+    rows = []
+    if "plain" in arguments.roles:
+        rows.append(
+            row(
+                rounds,
+                "seconds to the first token / vllm.LLM",
+                "at most 1.15",
+                lambda one: one["ours"]["first_token_s"],
+                lambda one: one["plain"]["first_token_s"],
+            )
+        )
+    for calls in arguments.calls:
+        if "plain" in arguments.roles:
+            name = f"tokens/s, {calls} calls / vllm.LLM"
+            rows.append(row(rounds, name, "at least 0.9", speed("ours", calls), speed("plain", calls)))
+        if "served" in arguments.roles:
+            name = f"tokens/s, {calls} calls / ChatOpenAI on vllm serve"
+            rows.append(row(rounds, name, "at least 1.0", speed("ours", calls), speed("openai", calls)))
+            name = f"tokens/s, {calls} calls over HTTP / ChatOpenAI there"
+            rows.append(row(rounds, name, "", speed("remote", calls), speed("openai", calls)))
+    for streams in rounds[0]["ours"]["stream"]:
+        costs = [one["ours"]["stream"][streams] for one in rounds]
+        over = statistics.median(cost["overhead_us"] for cost in costs)
+        rows.append(
+            row(
+                rounds,
+                f"processor us/token, {streams} streams / AsyncLLM (+{over:.0f} us)",
+                "",
+                lambda one, streams=streams: one["ours"]["stream"][streams]["ours_us"],  # type: ignore[misc]
+                lambda one, streams=streams: one["ours"]["stream"][streams]["bare_us"],  # type: ignore[misc]
+            )
+        )
+    rows.append(
+        row(
+            rounds,
+            "MB after close() / before opening",
+            "at most 1.1",
+            lambda one: one["ours"]["memory_mb"][-1],
+            lambda one: one["ours"]["memory_mb"][0],
+        )
+    )
+    return rows
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--calls", type=int, default=16, help="concurrent calls (default 16)")
+    parser.add_argument("--calls", type=int, nargs="+", default=[16, 64], help="concurrent calls (16 64)")
     parser.add_argument("--tokens", type=int, default=128, help="tokens per call (default 128)")
-    parser.add_argument("--pairs", type=int, default=3, help="how often both are measured (default 3)")
+    parser.add_argument("--rounds", type=int, default=3, help="how often all are measured (default 3)")
+    parser.add_argument("--roles", nargs="+", choices=ROLES, default=list(ROLES), help="default: all")
     parser.add_argument("--model", help="model directory (default: the embedded model)")
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
-    parser.add_argument("--role", choices=["ours", "plain"], help=argparse.SUPPRESS)
-    parser.add_argument("--born", type=float, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.role:
-        run = ours if arguments.role == "ours" else plain
-        print(json.dumps(run(arguments.model, arguments.calls, arguments.tokens, arguments.born)))
-        return
+    if "ours" not in arguments.roles:
+        parser.error("--roles must name ours, which the others are compared with")
     from agent.catalogue.embedded import embedded_model
 
-    model = arguments.model or str(embedded_model())
-    pairs = []
-    for number in range(arguments.pairs):
-        order = ("ours", "plain") if number % 2 == 0 else ("plain", "ours")
-        pairs.append({role: measure(role, model, arguments) for role in order})
-        print(f"pair {number + 1}: {json.dumps(pairs[-1])}", file=sys.stderr)
-    figures = {}
-    for name in ("tokens_per_s", "first_token_s"):
-        ratios = [pair["ours"][name] / pair["plain"][name] for pair in pairs]
-        figures[name] = {
-            "ours": statistics.median(pair["ours"][name] for pair in pairs),
-            "plain": statistics.median(pair["plain"][name] for pair in pairs),
-            "ratio": statistics.median(ratios),
-            "ratios": [round(ratio, 3) for ratio in ratios],
-        }
+    arguments.model = arguments.model or str(embedded_model())
+    rounds: list[dict[str, Any]] = []
+    for number in range(arguments.rounds):
+        order = arguments.roles if number % 2 == 0 else arguments.roles[::-1]
+        rounds.append({})
+        for role in order:
+            rounds[-1][role] = measure(role, arguments)
+            print(f"round {number + 1}: {json.dumps({role: rounds[-1][role]})}", file=sys.stderr, flush=True)
+    rows = table(rounds, arguments)
     if arguments.json:
-        print(json.dumps(figures))
+        print(json.dumps(rows))
         return
-    for name, limit in (("tokens_per_s", "at least 0.85"), ("first_token_s", "at most 1.15")):
-        row = figures[name]
+    for one in rows:
+        target = f"target {one['target']}; " if one["target"] else ""
         print(
-            f"{name:14} ours {row['ours']:8.1f}   vllm.LLM {row['plain']:8.1f}   "
-            f"ratio {row['ratio']:.2f} (target {limit}; pairs {row['ratios']})"
+            f"{one['figure']:56} ours {one['ours']:8.1f}   peer {one['peer']:8.1f}   "
+            f"ratio {one['ratio']:.2f} ({target}rounds {one['ratios']})"
         )
 
 

@@ -16,19 +16,46 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from graphs.approval import build_approval_graph
+    from graphs.decisions import Approve, Edit, Reject, Respond, decide, waiting_calls
     from graphs.drawing import draw_mermaid, draw_png, draw_svg
+    from graphs.plan_execute import build_plan_execute_graph
     from graphs.react import build_react_graph
     from graphs.registry import GRAPHS, find_graph
+    from graphs.retrieval import build_retrieval_graph
+    from graphs.supervisor import Worker, build_supervisor_graph
 
-__all__ = ["GRAPHS", "build_react_graph", "draw_mermaid", "draw_png", "draw_svg", "find_graph"]
+__all__ = [  # noqa: RUF022 (sorted as Python sorts, which the tests ask for; ruff puts capitals first)
+    "Approve",
+    "Edit",
+    "GRAPHS",
+    "Reject",
+    "Respond",
+    "Worker",
+    "build_approval_graph",
+    "build_plan_execute_graph",
+    "build_react_graph",
+    "build_retrieval_graph",
+    "build_supervisor_graph",
+    "decide",
+    "draw_mermaid",
+    "draw_png",
+    "draw_svg",
+    "find_graph",
+    "waiting_calls",
+]
 
 _HOMES = {
     "GRAPHS": "graphs.registry",
+    "Worker": "graphs.supervisor",
+    "build_approval_graph": "graphs.approval",
+    "build_plan_execute_graph": "graphs.plan_execute",
     "build_react_graph": "graphs.react",
-    "draw_mermaid": "graphs.drawing",
-    "draw_png": "graphs.drawing",
-    "draw_svg": "graphs.drawing",
+    "build_retrieval_graph": "graphs.retrieval",
+    "build_supervisor_graph": "graphs.supervisor",
     "find_graph": "graphs.registry",
+    **dict.fromkeys(("Approve", "Edit", "Reject", "Respond", "decide", "waiting_calls"), "graphs.decisions"),
+    **dict.fromkeys(("draw_mermaid", "draw_png", "draw_svg"), "graphs.drawing"),
 }
 
 

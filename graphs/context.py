@@ -122,6 +122,29 @@ def fit_context(
     return FittedContext(kept, dropped=len(messages) - len(kept), shortened=shortened)
 
 
+def fits(messages: Sequence[BaseMessage], *, model: BaseChatModel, budget: int) -> bool:
+    """Whether a request without tools keeps within ``budget`` tokens."""
+    return _surely_fits(messages, budget, ()) or _counter(model, ())(messages) <= budget
+
+
+def too_much(
+    messages: Sequence[BaseMessage],
+    *,
+    model: BaseChatModel,
+    budget: int | None,
+    tools: Sequence[BaseTool] = (),
+) -> list[BaseMessage]:
+    """The oldest whole turns that :func:`fit_context` would drop; none if everything fits."""
+    if budget is None or _surely_fits(messages, budget, tools):
+        return []
+    count = _counter(model, tools)
+    if count(messages) <= budget:
+        return []
+    head, turns = _split(messages)
+    kept = _drop_turns(head, turns, budget, count)
+    return _joined([], turns[: len(turns) - len(kept)])
+
+
 def _split(messages: Sequence[BaseMessage]) -> tuple[list[BaseMessage], list[list[BaseMessage]]]:
     """The leading system messages, and the turns, each with the user's message that opens it."""
     head: list[BaseMessage] = []

@@ -54,6 +54,14 @@ class ContextTrimmed(TypedDict):
     """Tool results cut in the middle."""
 
 
+class ContextSummarised(TypedDict):
+    """The oldest turns were summarised, because the model's context is full."""
+
+    type: Literal["context_summarised"]
+    covered: int
+    """Messages that the new summary took in."""
+
+
 class TurnClosing(TypedDict):
     """The model is asked for its last answer in this turn, without tools."""
 
@@ -61,7 +69,86 @@ class TurnClosing(TypedDict):
     reason: StopReason
 
 
-GraphEvent = ToolStarted | ToolFinished | CallsRepaired | ContextTrimmed | TurnClosing
+class CallDecided(TypedDict):
+    """A person has decided about a tool call."""
+
+    type: Literal["call_decided"]
+    id: str
+    name: str
+    decision: Literal["approve", "edit", "reject", "respond"]
+
+
+class WorkerStarted(TypedDict):
+    """A supervisor has given a task to a worker."""
+
+    type: Literal["worker_started"]
+    id: str
+    """The id of the call by which it did."""
+    name: str
+    task: str
+
+
+class WorkerFinished(TypedDict):
+    """A worker has answered."""
+
+    type: Literal["worker_finished"]
+    id: str
+    name: str
+
+
+class Planned(TypedDict):
+    """The steps that are left to do."""
+
+    type: Literal["planned"]
+    steps: list[str]
+
+
+class StepStarted(TypedDict):
+    """A step of a plan begins."""
+
+    type: Literal["step_started"]
+    step: str
+
+
+class StepFinished(TypedDict):
+    """A step of a plan has its result."""
+
+    type: Literal["step_finished"]
+    step: str
+
+
+class Retrieved(TypedDict):
+    """Documents were looked for."""
+
+    type: Literal["retrieved"]
+    query: str
+    found: int
+
+
+class Graded(TypedDict):
+    """Documents were judged."""
+
+    type: Literal["graded"]
+    kept: int
+    dropped: int
+
+
+GraphEvent = (
+    ToolStarted
+    | ToolFinished
+    | CallsRepaired
+    | ContextTrimmed
+    | ContextSummarised
+    | TurnClosing
+    | CallDecided
+    | WorkerStarted
+    | WorkerFinished
+    | Planned
+    | StepStarted
+    | StepFinished
+    | Retrieved
+    | Graded
+)
 
 
 def emit(event: GraphEvent) -> None:

@@ -17,6 +17,8 @@ from typing import Any, Literal, Protocol
 from langchain_core.messages import ToolCall, ToolMessage
 from langchain_core.runnables import RunnableConfig
 
+from graphs import prompts
+from graphs.repair import error_result
 from graphs.turn import Gaps, canonical_args
 
 _SAVER_KEY = "__pregel_checkpointer"
@@ -125,7 +127,7 @@ def is_paused(entry: JournalEntry) -> bool:
 
 
 async def recall(gaps: Gaps, config: RunnableConfig) -> dict[str, ToolMessage]:
-    """Results that the journal holds for calls that the conversation has no result of, by call id.
+    """What the journal knows of calls that the conversation has no result of, as results by call id.
 
     There are some where a run was stopped and the thread goes on with a new message: LangGraph then drops
     the unfinished step, and with it what its finished calls had returned.
@@ -139,6 +141,8 @@ async def recall(gaps: Gaps, config: RunnableConfig) -> dict[str, ToolMessage]:
             entry = await page.begin()
             if entry is None:
                 await page.pause()  # it never started, and asking must not make it look as if it had
+                text = prompts.call_not_run(call["name"])
+                known[call["id"] or ""] = error_result(call["id"], call["name"], text)
             elif (result := recorded(entry, call)) is not None:
                 known[result.tool_call_id] = result
     return known

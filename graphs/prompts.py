@@ -6,6 +6,8 @@ conversation would cost the engine its prefix cache.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from graphs.events import StopReason
 
 _LAST_ANSWER: dict[StopReason, str] = {
@@ -54,6 +56,11 @@ def unanswered_call(name: str) -> str:
     )
 
 
+def call_not_run(name: str) -> str:
+    """The result given to a call that an earlier run left before it had begun."""
+    return f"Error: the run was stopped before {name!r} began, so it was not run."
+
+
 def unknown_outcome(name: str) -> str:
     """The result of a call that was under way when the process died."""
     return (
@@ -61,3 +68,82 @@ def unknown_outcome(name: str) -> str:
         "The tool was not run again, because running it twice may do harm. "
         "Tell the user, or check whether it took effect."
     )
+
+
+def rejected_call(reason: str) -> str:
+    """The result of a call that a person did not allow."""
+    why = f": {reason.strip()}" if reason.strip() else "."
+    return (
+        f"Error: the user did not allow this call, so it was not run{why}\n"
+        "Do not make the same call again. Go on without it, or ask the user."
+    )
+
+
+PLAN = "Do not answer yet. Make a plan: the few steps, in order, whose results answer this."
+"""Asks for a plan; stands after the user's question."""
+
+
+def replan(results: Sequence[tuple[str, str]], left: Sequence[str]) -> str:
+    """Asks what is left to do, after the steps so far."""
+    planned = "\n".join(f"- {step}" for step in left) or "- nothing"
+    return (
+        f"{results_of_steps(results)}\n\nStill planned:\n{planned}\n\n"
+        "Do not answer yet. Decide whether these results are enough, or which steps are still needed."
+    )
+
+
+def step_task(question: str, results: Sequence[tuple[str, str]], step: str) -> str:
+    """The task of one step, for a worker that sees nothing else."""
+    so_far = f"\n\n{results_of_steps(results)}" if results else ""
+    return f"{step}\n\nThis is one step of a larger task: {question}{so_far}"
+
+
+def results_of_steps(results: Sequence[tuple[str, str]]) -> str:
+    """What the steps of a plan came to, for whoever reads on."""
+    if not results:
+        return ""
+    lines = [f"{number}. {step}\n{result}" for number, (step, result) in enumerate(results, start=1)]
+    return "Results so far:\n" + "\n".join(lines)
+
+
+def summarise(known: str, text: str) -> str:
+    """Asks for a summary of a conversation's beginning."""
+    before = f"What came before:\n{known}\n\n" if known else ""
+    return (
+        f"{before}A conversation:\n{text}\n\nSummarise this in a few sentences: what the user wants, what "
+        "was found out, and every name, number and decision that may be needed later. Write nothing else."
+    )
+
+
+def summary_so_far(text: str) -> str:
+    """A summary as it stands at the head of a request."""
+    return f"Earlier in this conversation: {text}"
+
+
+SEARCH = "Do not answer yet. Write the search query that finds what this question needs, in full words."
+"""Asks for a query that stands by itself, where the question leans on earlier turns."""
+
+
+def grade(query: str, passages: Sequence[str]) -> str:
+    """Asks which passages help."""
+    return f"{numbered(passages)}\n\nWhich of these passages help to answer: {query}"
+
+
+def rewrite(query: str) -> str:
+    """Asks for another query, after one that found nothing."""
+    return f"The search for {query!r} found nothing that helps. Write another search query, in other words."
+
+
+def cited_answer(passages: Sequence[str]) -> str:
+    """What the model reads before it answers from documents."""
+    if not passages:
+        return "No document was found that helps. Say so, and do not make anything up."
+    return (
+        f"{numbered(passages)}\n\nAnswer from these passages alone, and name the passage after each "
+        "statement, as in [1]. If they do not say it, say that they do not."
+    )
+
+
+def numbered(passages: Sequence[str]) -> str:
+    """Passages as they are cited."""
+    return "\n\n".join(f"[{number}] {text}" for number, text in enumerate(passages, start=1))

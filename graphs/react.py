@@ -9,26 +9,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from langchain_core.language_models import BaseChatModel
 from langchain_core.tools import BaseTool
-from langgraph.constants import END, START
+from langgraph.constants import START
 from langgraph.graph import StateGraph
 from langgraph.graph.state import CompiledStateGraph
-from langgraph.types import Checkpointer, Send
+from langgraph.types import Checkpointer
 
 from graphs.limits import TurnLimits
 from graphs.nodes.model import ModelNode
-from graphs.nodes.tools import ToolNode, send_calls
-from graphs.state import Conversation, ConversationState
+from graphs.nodes.tools import ToolNode
+from graphs.routing import MODEL, TOOLS, WAYS, after_answer
+from graphs.state import Conversation, ConversationState, Overflow
 from graphs.toolset import prepare_tools
-from graphs.turn import last_answer
-
-_MODEL, _TOOLS = "model", "tools"
-_RETRY, _DONE = "malformed call", "answer"
-_WAYS: dict[Hashable, str] = {"tool calls": _TOOLS, _RETRY: _MODEL, _DONE: END}
 
 ReactGraph = CompiledStateGraph[ConversationState, None, Conversation, Conversation]
 
@@ -43,6 +39,7 @@ def build_react_graph(
     max_repeats: int = 2,
     max_malformed: int = 2,
     max_context_tokens: int | None = None,
+    overflow: Overflow = "trim",
     name: str = "react",
 ) -> ReactGraph:
     """Build an agent that calls tools until it can answer.
@@ -66,7 +63,9 @@ def build_react_graph(
         max_repeats: How often a round of calls may be repeated in one turn with the same results.
         max_malformed: Retries in a row after answers in which no tool call could be read.
         max_context_tokens: Tokens that a request may take; by default ``model.profile["max_input_tokens"]``.
-            Longer conversations are trimmed for the request, never in the state.
+            Longer conversations are cut for the request, never in the state.
+        overflow: What happens to the oldest turns of a conversation that is too long: ``"trim"`` leaves them
+            out, ``"summarise"`` has the model put them in a few sentences first.
         name: The graph's name in traces and in LangGraph Studio.
 
     Raises:
@@ -80,19 +79,12 @@ def build_react_graph(
         system_prompt=system_prompt,
         limits=limits,
         max_context_tokens=max_context_tokens,
+        summarise=overflow == "summarise",
     )
     builder = StateGraph(ConversationState, input_schema=Conversation, output_schema=Conversation)
-    builder.add_node(_MODEL, ask.as_node())
-    builder.add_node(_TOOLS, ToolNode(tools=prepared).as_node())
-    builder.add_edge(START, _MODEL)
-    builder.add_conditional_edges(_MODEL, _next, _WAYS)
-    builder.add_edge(_TOOLS, _MODEL)
+    builder.add_node(MODEL, ask.as_node())
+    builder.add_node(TOOLS, ToolNode(tools=prepared).as_node())
+    builder.add_edge(START, MODEL)
+    builder.add_conditional_edges(MODEL, after_answer, WAYS)
+    builder.add_edge(TOOLS, MODEL)
     return builder.compile(checkpointer=checkpointer, name=name)
-
-
-def _next(state: ConversationState) -> list[Send] | str:
-    sends = send_calls(state, _TOOLS)
-    if sends:
-        return sends
-    answer = last_answer(state["messages"])
-    return _RETRY if answer is not None and answer.invalid_tool_calls else _DONE

@@ -7,6 +7,7 @@ would mix calls up.
 
 from __future__ import annotations
 
+import re
 import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,6 +17,8 @@ from langgraph.graph.message import REMOVE_ALL_MESSAGES
 
 from graphs import prompts
 from graphs.turn import Gaps, calls_of, used_call_ids
+
+_INTERRUPT_ID = re.compile(r"[0-9a-f]{32}")
 
 
 def answer_open_calls(
@@ -66,12 +69,16 @@ def error_result(call_id: str | None, name: str | None, text: str) -> ToolMessag
 
 
 def with_unique_call_ids(answer: AIMessage, earlier: Sequence[BaseMessage]) -> AIMessage:
-    """``answer`` with ids for calls that have none, and new ids for those that the thread has seen before."""
+    """``answer`` with ids for calls that have none, and new ids for those that the thread has seen before.
+
+    Also for those that look like the id of an interrupt: LangGraph takes a mapping of such ids for answers to
+    interrupts, so that decisions about the calls would reach none of them.
+    """
     taken = used_call_ids(earlier)
     renamed: list[tuple[str | None, str]] = []
     for call in calls_of(answer):
         call_id = call["id"]
-        if not call_id or call_id in taken:
+        if not call_id or call_id in taken or _INTERRUPT_ID.fullmatch(call_id):
             call_id = f"call_{uuid.uuid4().hex[:24]}"
         taken.add(call_id)
         renamed.append((call["id"], call_id))
@@ -89,6 +96,24 @@ def with_unique_call_ids(answer: AIMessage, earlier: Sequence[BaseMessage]) -> A
             ],
             "content": _renamed_blocks(answer.content, renamed),
             # Raw calls of the provider, of which tool_calls is the parsed copy: they carry the old ids.
+            "additional_kwargs": {k: v for k, v in answer.additional_kwargs.items() if k != "tool_calls"},
+        }
+    )
+
+
+def with_arguments(answer: AIMessage, changed: Mapping[str, dict[str, Any]]) -> AIMessage:
+    """``answer`` with other arguments for some of its calls, by call id; everything else stays."""
+    if not changed:
+        return answer
+    content: Any = answer.content
+    if isinstance(content, list):
+        content = [_with_new_arguments(block, changed) for block in content]
+    return answer.model_copy(
+        update={
+            "tool_calls": [
+                {**call, "args": changed.get(call["id"] or "", call["args"])} for call in answer.tool_calls
+            ],
+            "content": content,
             "additional_kwargs": {k: v for k, v in answer.additional_kwargs.items() if k != "tool_calls"},
         }
     )
@@ -123,6 +148,12 @@ def _renamed_blocks(content: str | list[Any], renamed: list[tuple[str | None, st
         else:
             blocks.append(block)
     return blocks
+
+
+def _with_new_arguments(block: Any, changed: Mapping[str, dict[str, Any]]) -> Any:
+    if not _is_call(block) or block.get("id") not in changed:
+        return block
+    return {**block, "input" if block["type"] == "tool_use" else "args": changed[block["id"]]}
 
 
 def _is_call(block: Any) -> bool:

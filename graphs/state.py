@@ -8,11 +8,13 @@ said either way. LangGraph reads threads of one kind with the other, so the choi
 
 Everything else a node wants to know (model calls in this turn, unanswered calls, repeats) is computed from
 the messages in :mod:`graphs.turn`. There are no counters to go stale when somebody edits or forks a thread.
+The summary of a long conversation is the one exception: writing it costs a call of the model, so it is kept,
+with the id of the message up to which it holds.
 """
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal, NotRequired
 
 from langchain_core.messages import AnyMessage
 from langgraph.graph.message import add_messages
@@ -20,6 +22,11 @@ from langgraph.managed import RemainingSteps
 from typing_extensions import (
     TypedDict,  # pydantic, which makes the graph's JSON schema, needs this one on 3.11
 )
+
+from graphs.summary import Summary
+
+Overflow = Literal["trim", "summarise"]
+"""What becomes of the oldest turns of a conversation that is longer than the model's context."""
 
 
 class Conversation(TypedDict):
@@ -31,6 +38,9 @@ class Conversation(TypedDict):
 
 class ConversationState(Conversation):
     """What the nodes of a graph see."""
+
+    summary: NotRequired[Summary | None]
+    """The beginning of the conversation in a few sentences, where the graph was built to summarise."""
 
     remaining_steps: RemainingSteps
     """Supersteps left under ``recursion_limit``; supplied by LangGraph, never stored."""

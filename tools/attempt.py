@@ -11,7 +11,6 @@ import asyncio
 import contextvars
 import functools
 import logging
-import threading
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -22,13 +21,16 @@ from pydantic import ValidationError
 
 from tools.arguments import input_error, validation_problems
 from tools.errors import ToolBusyError, ToolTimeoutError
+from tools.isolation import isolated
 from tools.policy import ToolPolicy
 from tools.rendering import render
 from tools.slots import slots_of
+from tools.threads import Result, StoppableThread
 
 logger = logging.getLogger(__name__)
 
 _GRACE = 2.0  # seconds that a cancelled tool gets to clean up
+_THREAD_GRACE = 0.5  # seconds in which a thread that can be stopped does
 
 _abandoned: set[asyncio.Task[Any]] = set()  # a task that nobody refers to may be collected while it runs
 
@@ -47,6 +49,7 @@ class Attempt:
     def __init__(self, tool: BaseTool, policy: ToolPolicy) -> None:
         self._tool = tool
         self._policy = policy
+        self._isolated = policy.isolation == "process"
         self._entered = False  # whether the tool's body was reached, or only its arguments were validated
 
     async def run(self, call: ToolCall, config: RunnableConfig | None) -> Any:
@@ -60,7 +63,8 @@ class Attempt:
             Exception: Whatever else the tool raised.
         """
         release = await self._take_slot()
-        run = self._in_loop if _is_async(self._tool) else self._in_thread
+        in_loop = self._isolated or _is_async(self._tool)
+        run = self._in_loop if in_loop else self._in_thread
         try:
             return await run(self._guarded(), call, config, release)
         except ValidationError as error:
@@ -109,37 +113,43 @@ class Attempt:
         self, tool: BaseTool, call: ToolCall, config: RunnableConfig | None, release: Callable[[], None]
     ) -> Any:
         loop = asyncio.get_running_loop()
-        finished: asyncio.Future[tuple[Any, BaseException | None]] = loop.create_future()
+        finished: asyncio.Future[Result] = loop.create_future()
 
-        def deliver(result: tuple[Any, BaseException | None]) -> None:
+        def settle(result: Result) -> None:
             if not finished.done():
                 finished.set_result(result)
 
-        def work() -> None:
-            result: tuple[Any, BaseException | None]
-            try:
-                result = (tool.invoke(call, config), None)
-            except BaseException as error:  # the thread has no other way out: everything is delivered
-                result = (None, error)
+        def deliver(result: Result) -> None:
             release()
             try:
-                loop.call_soon_threadsafe(deliver, result)
+                loop.call_soon_threadsafe(settle, result)
             except RuntimeError:
                 logger.debug("tool %s ended after its event loop was closed", self._tool.name)
 
         # Not an executor: its threads are joined when the process ends, and a hanging tool would stop that.
-        context = contextvars.copy_context()
-        threading.Thread(target=context.run, args=(work,), name=f"tool-{tool.name}", daemon=True).start()
-        done, _ = await asyncio.wait({finished}, timeout=self._policy.timeout)
-        if not done:
+        work = functools.partial(contextvars.copy_context().run, tool.invoke, call, config)
+        thread = StoppableThread(work, deliver, name=f"tool-{tool.name}")
+        try:
+            done, _ = await asyncio.wait({finished}, timeout=self._policy.timeout)
+            if not done:
+                thread.stop()
+                await asyncio.wait({finished}, timeout=_THREAD_GRACE)
+        except asyncio.CancelledError:
+            thread.stop()
+            raise
+        if not finished.done():
             finished.cancel()
             raise ToolTimeoutError(
-                self._late("it cannot be stopped, so it may still be running and take effect")
+                self._late(
+                    "it waits for something and cannot be stopped, so it may still be running and take effect"
+                )
             )
         value, error = finished.result()
-        if error is not None:
-            raise error if isinstance(error, Exception) else Escape(error)
-        return value
+        if error is None:  # perhaps in the last moment: what it did is done
+            return value
+        if not done:
+            raise ToolTimeoutError(self._late("it was stopped"))
+        raise error if isinstance(error, Exception) else Escape(error)
 
     def _late(self, fate: str) -> str:
         return f"{self._tool.name} did not finish within {self._policy.timeout:g} s; {fate}."
@@ -148,7 +158,10 @@ class Attempt:
         """A copy whose body runs inside the guard; the methods of the copy go before those of its class."""
         guarded = self._tool.model_copy()
         guarded.__dict__["_run"] = self._guard(self._tool._run)
-        guarded.__dict__["_arun"] = self._aguard(self._tool._arun)
+        body = isolated(self._tool) if self._isolated else self._tool._arun
+        guarded.__dict__["_arun"] = self._aguard(body)
+        if self._isolated and isinstance(guarded, StructuredTool | Tool):
+            guarded.__dict__["coroutine"] = body  # without one, LangChain takes the other way
         return guarded
 
     def _guard(self, body: Callable[..., Any]) -> Callable[..., Any]:

@@ -14,14 +14,18 @@
     [policies.calculator]
     timeout = 5
 
-    [options.builtin]                            # for build_tools() of a plugin or module
-    files_root = "notes"
+    [builtin.sql]                                # a built-in tool that is there only when configured;
+    url = "sqlite:///shop.db"                    # options as in tools.builtin, paths relative to this file
+
+    [options.plugin]                             # for build_tools() of a plugin or module
+    currency = "EUR"
 """
 
 from __future__ import annotations
 
 import builtins
 import dataclasses
+import importlib
 import os
 import tomllib
 from collections.abc import Callable, Mapping
@@ -34,7 +38,8 @@ from tools.policy import ToolPolicy
 from tools.registry import ToolRegistry
 from tools.sources.mcp import McpServer
 
-_KEYS = ("modules", "exclude", "mcp", "toolkits", "policies", "options")
+_KEYS = ("modules", "exclude", "builtin", "mcp", "toolkits", "policies", "options")
+_BUILTIN = "builtin"
 
 
 def load_registry(path: str | os.PathLike[str]) -> ToolRegistry:
@@ -49,7 +54,10 @@ def load_registry(path: str | os.PathLike[str]) -> ToolRegistry:
         name: _at(f"{path}: policies.{name}", _policy, table)
         for name, table in _tables(document, "policies", path).items()
     }
-    registry = ToolRegistry(policies=policies, options=_tables(document, "options", path))
+    options = _tables(document, "options", path)
+    if builtin := _tables(document, _BUILTIN, path):
+        options[_BUILTIN] = {**options.get(_BUILTIN, {}), **builtin, "base": path.parent}
+    registry = ToolRegistry(policies=policies, options=options)
     try:
         _fill(registry, document, path)
     except BaseException:
@@ -59,7 +67,15 @@ def load_registry(path: str | os.PathLike[str]) -> ToolRegistry:
 
 
 def _fill(registry: ToolRegistry, document: dict[str, Any], path: Path) -> None:
-    _at(f"{path}: exclude", lambda: registry.add_plugins(exclude=_names(document, "exclude", path)))
+    exclude = _names(document, "exclude", path)
+    if _BUILTIN in exclude and _BUILTIN in document:
+        raise ToolRegistrationError(
+            f"{path}: the built-in tools are excluded, and there are options for them"
+        )
+    _at(f"{path}: exclude", lambda: registry.add_plugins(exclude=exclude))
+    for problem in registry.problems:  # of others it is a warning; these have been asked for by name
+        if problem.source.startswith(f"plugin {_BUILTIN!r}") and _BUILTIN in document:
+            raise ToolRegistrationError(f"{path}: {problem.error}")
     for module in _names(document, "modules", path):
         is_file = module.endswith(".py") or os.sep in module
         name = os.fspath(path.parent / module) if is_file else module
@@ -138,10 +154,23 @@ def _server(name: str, table: Mapping[str, Any]) -> McpServer:
 
 def _policy(table: Mapping[str, Any]) -> ToolPolicy:
     _check_keys(ToolPolicy, table)
-    retry_on = []
-    for name in table.get("retry_on", []):
-        error = getattr(builtins, name, None)
-        if not (isinstance(error, type) and issubclass(error, Exception)):
-            raise ValueError(f"retry_on: {name!r} is no built-in exception, as 'ConnectionError' is")
-        retry_on.append(error)
-    return ToolPolicy(**{**table, "retry_on": tuple(retry_on)})
+    errors = table.get("retry_on", [])
+    if not isinstance(errors, list):
+        raise ValueError(f"retry_on must be a list of names, not {errors!r}")
+    return ToolPolicy(**{**table, "retry_on": tuple(_error_class(name) for name in errors)})
+
+
+def _error_class(name: Any) -> type[Exception]:
+    """The exception of that name: a built-in one, or ``package.module.Name``."""
+    found: Any = None
+    if isinstance(name, str):
+        module, dot, attribute = name.rpartition(".")
+        try:
+            found = getattr(importlib.import_module(module) if dot else builtins, attribute, None)
+        except ImportError as error:
+            raise ValueError(f"retry_on: {name!r} cannot be imported: {error}") from error
+    if not (isinstance(found, type) and issubclass(found, Exception)):
+        raise ValueError(
+            f"retry_on: {name!r} is no exception; give one such as 'ConnectionError' or 'httpx.ConnectError'"
+        )
+    return found

@@ -30,7 +30,7 @@ from tools.errors import (
     ToolTimeoutError,
     UnknownToolError,
 )
-from tools.policy import ToolPolicy, policy_of
+from tools.policy import ToolPolicy, always_asks, policy_of
 from tools.private_loop import PRIVATE_LOOP
 from tools.rendering import clean, cut, render, storable
 
@@ -167,7 +167,7 @@ def whole_output(message: ToolMessage) -> Any:
 
 def _admit(tool: BaseTool, call: ToolCall, policy: ToolPolicy, approved: bool) -> None:
     check_arguments(tool, call["args"])
-    if policy.approval and not approved:
+    if (policy.approval or always_asks(tool)) and not approved:
         raise ToolApprovalError(
             f"{tool.name} was not run: it needs a person's approval, and nobody approved this call."
         )

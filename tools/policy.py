@@ -7,14 +7,15 @@ tool's ``metadata``, so that it survives copies and works for any LangChain tool
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
 
 from langchain_core.tools import BaseTool
 
 from tools.errors import ToolPolicyError, ToolTimeoutError
 
 _METADATA_KEY = "tool_policy"
+_ALWAYS_ASKS = "tool_always_asks"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,8 +27,14 @@ class ToolPolicy:
     """
 
     timeout: float | None = 60.0
-    """Seconds that one attempt may take; ``None`` for no limit. Async tools are cancelled. A thread cannot be
-    stopped from outside: a sync tool is given up on, and its thread never blocks the end of the process."""
+    """Seconds that one attempt may take; ``None`` for no limit. Async tools are cancelled; tools in a process
+    of their own are killed with all that they started. A thread is stopped at its next step in Python code;
+    one that waits inside a call cannot be, is given up on, and never blocks the end of the process."""
+
+    isolation: Literal["none", "process"] = "none"
+    """``"process"`` runs each call in a new process, which can be stopped whatever it does and cannot take
+    this one down. That costs a second or so, and function, arguments and result must be such that they can
+    be pickled."""
 
     retries: int = 0
     """How often a failed call is tried again, when it failed with one of ``retry_on``."""
@@ -64,6 +71,8 @@ class ToolPolicy:
             raise ToolPolicyError(
                 f"concurrency={self.concurrency!r}: must be 1 or more, or None for no limit"
             )
+        if self.isolation not in ("none", "process"):
+            raise ToolPolicyError(f"isolation={self.isolation!r}: must be 'none' or 'process'")
         if self.max_output < 200:
             raise ToolPolicyError(f"max_output={self.max_output!r}: must leave room for a note, at least 200")
         self._check_retries()
@@ -98,7 +107,18 @@ DEFAULT_POLICY = ToolPolicy()
 def policy_of(tool: BaseTool) -> ToolPolicy:
     """The policy that travels with ``tool``; the default policy if it has none."""
     policy = (tool.metadata or {}).get(_METADATA_KEY)
-    return policy if isinstance(policy, ToolPolicy) else DEFAULT_POLICY
+    found = policy if isinstance(policy, ToolPolicy) else DEFAULT_POLICY
+    return replace(found, approval=True) if always_asks(tool) and not found.approval else found
+
+
+def asking_always(tool: BaseTool) -> BaseTool:
+    """A copy of ``tool`` for whose calls approval is needed whatever any policy says."""
+    return tool.model_copy(update={"metadata": {**(tool.metadata or {}), _ALWAYS_ASKS: True}})
+
+
+def always_asks(tool: BaseTool) -> bool:
+    """Whether no policy can take back that a person must approve each call."""
+    return (tool.metadata or {}).get(_ALWAYS_ASKS) is True
 
 
 def with_policy(tool: BaseTool, policy: ToolPolicy) -> BaseTool:

@@ -89,7 +89,7 @@ class ToolRegistry:
         self._tools: dict[str, BaseTool] = {}
         self._sources: dict[str, str] = {}
         self._problems: list[ToolProblem] = []
-        self._connections: list[McpConnection] = []
+        self._connections: dict[McpConnection, int] = {}  # and which of its lists has been taken over
         self._policies = dict(policies or {})
         self._options = {name: dict(values) for name, values in (options or {}).items()}
         self.add(*tools)
@@ -163,39 +163,64 @@ class ToolRegistry:
         self.add(*tools, source=source)
 
     def add_mcp(self, server: McpServer) -> None:
-        """Add the tools of an MCP server; one that does not answer is listed in :attr:`problems`.
+        """Add the tools of an MCP server; while it does not answer, it is listed in :attr:`problems`.
 
         Raises:
             ToolRegistrationError: Two tools have one name.
         """
         connection = McpConnection(server)
-        self._connections.append(connection)
-        self._add_listed(connection)
+        self._connections[connection] = 0
+        self._ask(connection)
 
     def refresh(self) -> None:
-        """Ask all MCP servers for their tools again: also those that did not answer before.
+        """Ask all MCP servers for their tools now: also those that did not answer before.
+
+        Without it, a list that a server has changed is taken over when the registry is next looked at after
+        the connection has noticed, which is at once or at the next health check. A clash is then no error but
+        one of :attr:`problems`, and the server's old tools stay.
 
         Raises:
             ToolRegistrationError: Two tools have one name now.
         """
         for connection in self._connections:
-            self._problems = [each for each in self._problems if each.source != connection.source]
-            self._add_listed(connection)
+            self._ask(connection)
 
     def close(self) -> None:
         """End the sessions with MCP servers; their tools answer with an error from then on."""
         for connection in self._connections:
             connection.close()
 
-    def _add_listed(self, connection: McpConnection) -> None:
+    def _ask(self, connection: McpConnection) -> None:
         try:
-            tools = connection.tools()
-            for tool in tools:
-                _check(tool, connection.source)
+            connection.tools()
         except ToolRegistrationError as error:  # its old tools stay: the server may come back
-            logger.warning("no tools from %s: %s", connection.source, error)
-            self._problems.append(ToolProblem(source=connection.source, error=error))
+            logger.warning("no tools from %s", error)
             return
+        self._take_over(connection)
+
+    def _sync(self) -> None:
+        """Take over the lists that have changed; nothing is asked."""
+        for connection, taken in self._connections.items():
+            if connection.changes != taken:
+                try:
+                    self._take_over(connection)
+                except ToolRegistrationError as error:
+                    logger.warning("the tools of %s stay as they were: %s", connection.source, error)
+                    self._problems.append(ToolProblem(source=connection.source, error=error))
+
+    def _take_over(self, connection: McpConnection) -> None:
+        """Put the tools of the server's latest list in the place of its old ones, or change nothing."""
+        self._connections[connection] = connection.changes
+        self._problems = [each for each in self._problems if each.source != connection.source]
+        tools = []
+        for tool in connection.latest_tools():
+            try:
+                _check(tool, connection.source)
+            except ToolRegistrationError as error:  # the others may be fine
+                logger.warning("left out: %s", error)
+                self._problems.append(ToolProblem(source=connection.source, error=error))
+            else:
+                tools.append(tool)
         old = [name for name, source in self._sources.items() if source == connection.source]
         kept = {name: (self._tools.pop(name), self._sources.pop(name)) for name in old}
         try:
@@ -207,12 +232,22 @@ class ToolRegistry:
 
     @property
     def problems(self) -> tuple[ToolProblem, ...]:
-        """The plugins that could not be loaded, and the MCP servers that did not answer."""
-        return tuple(self._problems)
+        """The plugins that could not be loaded, and the MCP servers that do not answer now."""
+        self._sync()
+        silent = [
+            ToolProblem(
+                source=each.source,
+                error=ToolRegistrationError(f"{each.source} does not answer: {each.error}"),
+            )
+            for each in self._connections
+            if each.error is not None
+        ]
+        return (*self._problems, *silent)
 
     @property
     def names(self) -> tuple[str, ...]:
         """All names, in the registry's order."""
+        self._sync()
         return tuple(sorted(self._tools))
 
     def get(self, name: str) -> BaseTool:
@@ -221,6 +256,7 @@ class ToolRegistry:
         Raises:
             UnknownToolError: There is none; close names are given.
         """
+        self._sync()
         try:
             return self._tools[name]
         except KeyError:
@@ -258,10 +294,10 @@ class ToolRegistry:
         return iter(self.select())
 
     def __len__(self) -> int:
-        return len(self._tools)
+        return len(self.names)
 
     def __contains__(self, name: object) -> bool:
-        return name in self._tools
+        return name in self.names
 
 
 def default_registry(

@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import sys
 import uuid
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from agent.app import open_store
+from agent.cli.approvals import flagged_decisions, read_at_terminal, say_waiting, waiting_records
 from agent.cli.console import note, print_json
 from agent.cli.options import JSON, agent_options
-from agent.cli.session import Session, existing_or_new, resume_hint, short_id, started_session
+from agent.cli.session import (
+    Session,
+    existing_or_new,
+    resume_command,
+    resume_hint,
+    short_id,
+    started_session,
+)
 from agent.cli.view import message_record
 from agent.errors import AgentError, ThreadNotFoundError
 from agent.settings import Settings
@@ -19,7 +28,16 @@ from agent.settings import Settings
 if TYPE_CHECKING:
     from langchain_core.messages import AIMessage
 
+    from agent.cli.turns import Turn
+    from graphs.decisions import WaitingCall
+
 _STDIN = "-"
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+
+def _decision_option(name: str, metavar: str, text: str) -> Callable[[_Command], _Command]:
+    """A flag that decides about waiting tool calls; it may be repeated."""
+    return click.option(name, multiple=True, metavar=metavar, help=text)
 
 
 @click.command()
@@ -33,9 +51,13 @@ def run(question: str, thread: str | None, settings: Settings, as_json: bool) ->
     The model may call tools; calls and results are shown on stderr as they happen. The conversation is kept,
     and the command that goes on with it is printed. A QUESTION of "-" is read from stdin.
 
+    With "--graph approval" every tool call waits for you: a terminal asks, and without one the command says
+    what waits and how to decide about it with "vllm-agent resume".
+
     \b
     Examples:
       vllm-agent run "What is 15 * 23?"
+      vllm-agent run --graph approval "What is 15 * 23?"
       vllm-agent run --model Qwen/Qwen3-4B --tools calculator "What is 17.5% of 2340?"
       cat question.txt | vllm-agent run - --json
     """
@@ -51,24 +73,42 @@ def run(question: str, thread: str | None, settings: Settings, as_json: bool) ->
 @click.option(
     "--last", is_flag=True, help="The conversation used last; then the one argument is the question."
 )
+@_decision_option("--approve", "ID", "Run this waiting tool call; «all» for every one.")
+@_decision_option("--reject", "ID[=REASON]", "Do not run it, and tell the model so; «all» for every one.")
+@_decision_option("--edit", "ID=JSON", "Run it with these arguments.")
+@_decision_option("--respond", "ID=TEXT", "Do not run it: this text is its result.")
 @agent_options
 @JSON
-def resume(thread: str | None, question: str | None, last: bool, settings: Settings, as_json: bool) -> None:
+def resume(
+    thread: str | None,
+    question: str | None,
+    last: bool,
+    approve: tuple[str, ...],
+    reject: tuple[str, ...],
+    edit: tuple[str, ...],
+    respond: tuple[str, ...],
+    settings: Settings,
+    as_json: bool,
+) -> None:
     """Go on with a conversation, with its whole history.
 
     THREAD is its id or a beginning of it; without one, the conversation used last goes on. An answer that was
     cut off, even by kill -9, is finished first, and no tool call that had ended runs again. Without a
-    QUESTION, a terminal opens "vllm-agent chat" on it.
+    QUESTION, a terminal opens "vllm-agent chat" on it. Tool calls that wait for you are decided by flags, by
+    their id or a beginning of it, or asked about in a terminal.
 
     \b
     Examples:
       vllm-agent resume "And half of that?"
       vllm-agent resume 3f2a9c1b "And half of that?"
       vllm-agent resume 3f2a9c1b
+      vllm-agent resume 3f2a9c1b --graph approval --approve all
     """
+    flags = {"approve": approve, "reject": reject, "edit": edit, "respond": respond}
+    deciding = any(flags.values())
     thread, question = _which(thread, question, last)
     thread_id, unfinished = _find(thread, settings)
-    if question is None and not as_json and sys.stdin.isatty() and sys.stdout.isatty():
+    if question is None and not deciding and not as_json and sys.stdin.isatty() and sys.stdout.isatty():
         from agent.cli.chat import converse
 
         converse(settings, thread_id)
@@ -77,11 +117,17 @@ def resume(thread: str | None, question: str | None, last: bool, settings: Setti
         raise click.UsageError(
             f"Conversation {short_id(thread_id)} is finished: give a question, or open it in a terminal."
         )
-    answer_in_terminal(settings, thread_id, question and read_question(question), as_json=as_json)
+    asked = question and read_question(question)
+    answer_in_terminal(settings, thread_id, asked, flags=flags if deciding else None, as_json=as_json)
 
 
 def answer_in_terminal(
-    settings: Settings, thread_id: str, question: str | None, *, as_json: bool = False
+    settings: Settings,
+    thread_id: str,
+    question: str | None,
+    *,
+    flags: Mapping[str, Sequence[str]] | None = None,
+    as_json: bool = False,
 ) -> None:
     """Start the engine, answer, print, and say how to go on.
 
@@ -89,30 +135,52 @@ def answer_in_terminal(
         settings: What to run.
         thread_id: The conversation; a new one if there is none of that id.
         question: ``None`` to finish what was left unfinished.
+        flags: Decisions about tool calls that wait, as they were typed.
         as_json: Print all messages in the place of the answer.
     """
     try:
         with started_session(settings, stream=sys.stdout.isatty() and not as_json) as session:
-            answer = session.finish(thread_id) if question is None else session.ask(thread_id, question)
-            _print(session, thread_id, answer, as_json=as_json)
+            turn = session.turn(thread_id)
+            read = read_at_terminal if not as_json and sys.stdin.isatty() and sys.stderr.isatty() else None
+            answer = session.settle(turn, _decided(turn, flags), read=read)
+            if question is not None:
+                answer = session.settle(turn, turn.ask(question), read=read)
+            _print(session, thread_id, answer, turn.waiting, as_json=as_json)
     except KeyboardInterrupt:
         note(f"interrupted; what was said is kept: {resume_hint(thread_id, settings)}")
         raise
-    note(f"conversation {short_id(thread_id)} · go on: {resume_hint(thread_id, settings)}")
+    if turn.waiting:
+        say_waiting(turn.waiting, resume_command(thread_id, settings))
+    else:
+        note(f"conversation {short_id(thread_id)} · go on: {resume_hint(thread_id, settings)}")
 
 
-def _print(session: Session, thread_id: str, answer: AIMessage | None, *, as_json: bool) -> None:
+async def _decided(turn: Turn, flags: Mapping[str, Sequence[str]] | None) -> AIMessage | None:
+    """Finish what an earlier process left, with the decisions given as flags."""
+    answer = await turn.finish()
+    if flags is not None:
+        answer = await turn.decide(flagged_decisions(flags, turn.waiting))
+    return answer
+
+
+def _print(
+    session: Session,
+    thread_id: str,
+    answer: AIMessage | None,
+    waiting: Sequence[WaitingCall],
+    *,
+    as_json: bool,
+) -> None:
     text = answer.text.strip() if answer else ""
     if as_json:
         transcript = session.app.store.get(thread_id)
-        print_json(
-            {
-                "thread_id": transcript.id,
-                "answer": text,
-                "messages": [message_record(message) for message in transcript.messages],
-            }
-        )
-    elif not session.streams:
+        record: dict[str, Any] = {
+            "thread_id": transcript.id,
+            "answer": text,
+            "messages": [message_record(message) for message in transcript.messages],
+        }
+        print_json(record | ({"waiting": waiting_records(waiting)} if waiting else {}))
+    elif not session.streams and not waiting:
         click.echo(text)
 
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import threading
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING
 
 import click
 
 from agent.app import App, open_store
+from agent.cli.approvals import say_waiting
 from agent.cli.console import ago, note, print_table, stages
 from agent.cli.debugging import show_requests
 from agent.cli.input import LineReader
@@ -24,6 +25,7 @@ from agent.cli.session import (
     existing_or_new,
     open_session,
     prepare_model,
+    resume_command,
     resume_hint,
     short_id,
 )
@@ -32,6 +34,8 @@ from agent.errors import AgentError, ThreadNotFoundError
 from agent.settings import Settings
 
 if TYPE_CHECKING:
+    from langchain_core.messages import AIMessage
+
     from agent.cli.turns import Turn
     from agent.engines.base import EngineInfo
 
@@ -194,18 +198,21 @@ class _Chat:
 
         last = len(current_turn(found.messages)) + 1
         print_messages(found.messages[-last:])
-        if found.status == "unfinished":
+        if found.status != "idle":
             note("the last answer was not finished")
-            self._run(lambda turn: self._session.run(turn.finish()))
+            self._run(lambda turn: turn.finish())
 
     def _answer(self, question: str) -> None:
-        self._run(lambda turn: self._session.run(turn.ask(question)))
+        self._run(lambda turn: turn.ask(question))
 
-    def _run(self, work: Callable[[Turn], object]) -> None:
+    def _run(self, work: Callable[[Turn], Coroutine[None, None, AIMessage | None]]) -> None:
         turn = self._session.turn(self._thread_id)
         try:
             self._engine.wait()
-            work(turn)
+            read = self._reader.answer if self._reader.interactive else None
+            self._session.settle(turn, work(turn), read=read)
+            if turn.waiting:
+                say_waiting(turn.waiting, resume_command(self._thread_id, self._session.app.settings))
         except KeyboardInterrupt:
             self._session.run(turn.abandon("stopped by the user"))
             note("stopped; what was said is kept")

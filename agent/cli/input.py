@@ -74,6 +74,15 @@ class LineReader:
             raise
         return "\n".join(lines)
 
+    def answer(self, prompt: str) -> str:
+        """One line in answer to ``prompt``.
+
+        Raises:
+            EOFError: There is none.
+            KeyboardInterrupt: Ctrl-C at the prompt.
+        """
+        return input(prompt)
+
 
 def _more_is_there() -> bool:
     """Whether the rest of a paste waits, where nothing marks a paste as one."""

@@ -20,6 +20,7 @@ from agent.cli.chat import chat
 from agent.cli.debugging import show_debugging
 from agent.cli.demo import demo
 from agent.cli.graph import graph
+from agent.cli.models import models
 from agent.cli.threads import threads
 from agent.cli.tools import tools
 from agent.errors import AgentError
@@ -77,7 +78,7 @@ def cli(context: click.Context, debug: bool) -> None:
         show_debugging()
 
 
-for command in (demo, chat, run, resume, threads, tools, graph):
+for command in (demo, chat, run, resume, threads, tools, graph, models):
     cli.add_command(command)
 
 

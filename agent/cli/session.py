@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from agent.app import App, open_app, open_store, uses_embedded_model
+from agent.cli.approvals import ask_decisions
 from agent.cli.console import note, stages
 from agent.cli.debugging import show_requests
 from agent.cli.view import TerminalView
@@ -17,7 +18,7 @@ from agent.settings import Settings
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Coroutine
+    from collections.abc import Callable, Coroutine
 
     from langchain_core.messages import AIMessage
 
@@ -47,12 +48,29 @@ class Session:
     def ask(self, thread_id: str, question: str) -> AIMessage | None:
         """Answer a question; see :meth:`agent.cli.turns.Turn.ask`."""
         turn = self.turn(thread_id)
-        return self.run(turn.ask(question))
+        return self.settle(turn, turn.ask(question))
 
-    def finish(self, thread_id: str) -> AIMessage | None:
-        """Finish an unfinished turn; see :meth:`agent.cli.turns.Turn.finish`."""
-        turn = self.turn(thread_id)
-        return self.run(turn.finish())
+    def settle(
+        self,
+        turn: Turn,
+        work: Coroutine[None, None, AIMessage | None],
+        *,
+        read: Callable[[str], str] | None = None,
+    ) -> AIMessage | None:
+        """Run ``work``, and ask the person about tool calls for as long as any wait.
+
+        Args:
+            turn: What ``work`` belongs to; its ``waiting`` says what is still undecided.
+            work: One of the turn's methods, not yet awaited.
+            read: How the person is asked; ``None`` if nobody is there, and then the calls are left waiting.
+        """
+        answer = self.run(work)
+        while turn.waiting and read is not None:
+            decisions = ask_decisions(turn.waiting, turn.problems, read=read)
+            if decisions is None:
+                break
+            answer = self.run(turn.decide(decisions))
+        return answer
 
     def turn(self, thread_id: str) -> Turn:
         """A turn that has not begun."""
@@ -127,8 +145,14 @@ def short_id(thread_id: str) -> str:
 
 def resume_hint(thread_id: str, settings: Settings) -> str:
     """The command that goes on with a conversation."""
+    return f'{resume_command(thread_id, settings)} "…"'
+
+
+def resume_command(thread_id: str, settings: Settings) -> str:
+    """The same without the question."""
     database = f" --database {settings.database}" if settings.database else ""
-    return f'vllm-agent resume {short_id(thread_id)}{database} "…"'
+    graph = f" --graph {settings.graph}" if settings.graph != Settings.graph else ""
+    return f"vllm-agent resume {short_id(thread_id)}{graph}{database}"
 
 
 def existing_or_new(thread: str, settings: Settings) -> str:

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage, ToolMessage
 
 from agent.errors import ConfigurationError
-from graphs.prompts import unanswered_call
+from graphs.decisions import Decision, DecisionError, WaitingCall, decide, waiting_calls, waiting_problems
+from graphs.prompts import call_not_run, unanswered_call
 from graphs.repair import error_result
 from graphs.turn import last_answer, open_calls
 
 if TYPE_CHECKING:
-    from agent.app import App, Snapshot
+    from agent.app import App, Resume, Snapshot
 
 _MODEL_NODE = "model"
 
@@ -57,6 +58,10 @@ class Turn:
         self._known: set[str | None] = set()
         self._events: dict[str, Mapping[str, Any]] = {}
         self._streamed = ""
+        self.waiting: list[WaitingCall] = []
+        """Tool calls that wait for a decision, since the turn was run or :meth:`finish` was asked for."""
+        self.problems: list[str] = []
+        """What was wrong with the decisions given so far."""
 
     async def ask(self, question: str) -> AIMessage | None:
         """Answer ``question``, after whatever an earlier process left unfinished.
@@ -68,12 +73,37 @@ class Turn:
             ConfigurationError: The conversation waits for a decision that a question does not answer.
         """
         await self.finish()
+        if self.waiting:
+            ids = ", ".join(call["id"] for call in self.waiting)
+            raise ConfigurationError(f"this conversation waits for decisions about {ids}; give them first")
         return await self._run({"messages": [HumanMessage(question)]})
 
     async def finish(self) -> AIMessage | None:
-        """Run what an earlier process left unfinished to its end; ``None`` if there is nothing."""
+        """Run what an earlier process left unfinished to its end.
+
+        Returns:
+            The model's last message; ``None`` if nothing was unfinished, or if it waits for decisions.
+
+        Raises:
+            ConfigurationError: It waits for something else than decisions about tool calls.
+        """
         state = await self._state()
-        return await self._run(None) if _is_unfinished(state) else None
+        return await self._run(None) if _is_unfinished(state) and not self.waiting else None
+
+    async def decide(self, decisions: Mapping[str, Decision]) -> AIMessage | None:
+        """Go on with a turn that waits.
+
+        Args:
+            decisions: By tool-call id.
+
+        Raises:
+            ConfigurationError: One of these calls does not wait.
+        """
+        state = await self._state()
+        try:
+            return await self._run(decide(decisions, to=state))
+        except DecisionError as error:
+            raise ConfigurationError(str(error)) from error
 
     async def abandon(self, reason: str) -> None:
         """End a turn that was cancelled: keep what was said, and leave no call without a result.
@@ -85,8 +115,13 @@ class Turn:
         if not _is_unfinished(state) or _MODEL_NODE not in self._app.graph.nodes:
             return
         messages = state.values.get("messages", [])
+        undecided = {call["id"] for call in waiting_calls(state)}
         ending: list[BaseMessage] = [
-            error_result(call["id"], call["name"], unanswered_call(call["name"]))
+            error_result(
+                call["id"],
+                call["name"],
+                (call_not_run if call["id"] in undecided else unanswered_call)(call["name"]),
+            )
             for call in open_calls(messages)
         ]
         said = self._streamed.strip()
@@ -95,30 +130,36 @@ class Turn:
 
     async def _state(self) -> Snapshot:
         state = await self._app.graph.aget_state(self._config)
-        if state.interrupts:
+        self.waiting, self.problems = waiting_calls(state), waiting_problems(state)
+        if state.interrupts and not self.waiting:
             raise ConfigurationError(
-                f"this conversation waits for a decision: {state.interrupts[0].value!r}. "
+                f"this conversation waits for an answer to {state.interrupts[0].value!r}. "
                 "This command cannot give one; resume the graph with Command(resume=…) in Python"
             )
         self._known = {message.id for message in state.values.get("messages", [])}
         return state
 
-    async def _run(self, given: Mapping[str, Any] | None) -> AIMessage | None:
+    async def _run(self, given: Mapping[str, Any] | Resume | None) -> AIMessage | None:
         self._streamed = ""
         # "sync": the model's calls are on the disk before a tool starts, so that a process killed in a tool
         # resumes with these very calls, and the journal knows them again.
         stream = self._app.graph.astream(
-            given, self._config, stream_mode=["messages", "custom", "updates"], durability="sync"
+            given,
+            self._config,
+            stream_mode=["messages", "custom", "updates"],
+            durability="sync",
+            subgraphs=True,
         )
-        async for mode, payload in stream:
-            self._read(mode, payload)
+        async for namespace, mode, payload in stream:
+            self._read(mode, payload, within=bool(namespace))
         state = await self._state()
-        return last_answer(state.values.get("messages", []))
+        return None if self.waiting else last_answer(state.values.get("messages", []))
 
-    def _read(self, mode: str, payload: Any) -> None:
+    def _read(self, mode: str, payload: Any, *, within: bool) -> None:
+        """Tell the view; of graphs within the graph their tools, and not their words: no answer as yet."""
         if mode == "messages":
             message = payload[0]
-            if isinstance(message, AIMessageChunk):
+            if isinstance(message, AIMessageChunk) and not within:
                 self._read_chunk(message)
         elif mode == "custom":
             self._read_event(payload)
@@ -126,7 +167,8 @@ class Turn:
             for update in payload.values():
                 if isinstance(update, Mapping):
                     for message in update.get("messages") or ():
-                        self._read_message(message)
+                        if isinstance(message, ToolMessage) or not within:
+                            self._read_message(message)
 
     def _read_chunk(self, chunk: AIMessageChunk) -> None:
         if chunk.text:

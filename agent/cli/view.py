@@ -81,6 +81,12 @@ class TerminalView:
     def happened(self, event: Mapping[str, Any]) -> None:
         """Show what else a reader should know of."""
         kind = event.get("type")
+        if progress := _progress(event):
+            self.rest()
+            for line in progress:
+                click.secho(f"  · {shorten(line, max(40, terminal_width() - 4))}", err=True, dim=True)
+            self.wait()
+            return
         text = None
         if kind == "turn_closing":
             reason = str(event.get("reason"))
@@ -92,6 +98,8 @@ class TerminalView:
                 f"the context is full: {event['dropped']} old message(s) left out, "
                 f"{event['shortened']} tool result(s) shortened"
             )
+        elif kind == "context_summarised":
+            text = f"the context is full: {event['covered']} old message(s) were summarised"
         if text:
             self.rest()
             warn(f"  ! {text}")
@@ -101,6 +109,22 @@ class TerminalView:
         if self._waiting is not None:
             self._waiting.stop()
             self._waiting = None
+
+
+def _progress(event: Mapping[str, Any]) -> list[str]:
+    """What graphs that plan, delegate or search tell of their work, line by line."""
+    match event:
+        case {"type": "planned", "steps": [_, *_] as steps}:
+            return [f"{number}. {step}" for number, step in enumerate(steps, start=1)]
+        case {"type": "step_started", "step": step}:
+            return [f"now: {step}"]
+        case {"type": "worker_started", "name": name, "task": task}:
+            return [f"{name}: {task}"]
+        case {"type": "retrieved", "query": query, "found": found}:
+            return [f"searched for {query!r}: {found} found"]
+        case {"type": "graded", "kept": kept, "dropped": dropped}:
+            return [f"{kept} of {kept + dropped} help"]
+    return []
 
 
 def call_line(name: str, arguments: Mapping[str, Any]) -> str:

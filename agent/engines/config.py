@@ -32,6 +32,9 @@ class EngineConfig:
     chat_template: str | None = None
     """A Jinja template, or a path to one, in the place of the model's own."""
 
+    force: bool = False
+    """Whether to start even a model that will not fit, by what is foretold."""
+
     arguments: str = field(default="{}")
     """All other engine arguments as canonical JSON, so that the record can be hashed."""
 
@@ -43,6 +46,7 @@ class EngineConfig:
         tool_parser: str | None = "auto",
         reasoning_parser: str | None = "auto",
         chat_template: str | None = None,
+        force: bool = False,
         **arguments: Any,
     ) -> EngineConfig:
         """Build a record from engine arguments as ``vllm.EngineArgs`` names them.
@@ -57,7 +61,9 @@ class EngineConfig:
         except TypeError as error:
             msg = f"engine arguments must be plain JSON values, got {given!r}: {error}"
             raise ConfigurationError(msg) from error
-        return cls(_checked_model(os.fspath(model)), tool_parser, reasoning_parser, chat_template, text)
+        return cls(
+            _checked_model(os.fspath(model)), tool_parser, reasoning_parser, chat_template, force, text
+        )
 
     def engine_arguments(self) -> dict[str, Any]:
         """Return the arguments for ``vllm.EngineArgs``, the model included."""

@@ -8,29 +8,29 @@ from __future__ import annotations
 
 import asyncio
 import atexit
-import ctypes
-import gc
 import logging
+import multiprocessing
 import os
-import re
+import sys
 import threading
 import warnings
 import weakref
 from collections.abc import AsyncIterator, Iterator
-from contextlib import aclosing, contextmanager, suppress
-from typing import TYPE_CHECKING
+from contextlib import aclosing, contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any
 
 from agent.engines.base import EngineInfo, Explained, Request, Response, StageCallback
 from agent.engines.config import EngineConfig, check_names
+from agent.engines.failures import start_error
 from agent.engines.hub import check_hub_model
 from agent.engines.loop import EngineLoop
+from agent.engines.memory import large_import, return_memory
 from agent.errors import (
     AgentError,
+    ConfigurationError,
     EngineClosedError,
     EngineDeadError,
-    EngineStartError,
     MissingExtraError,
-    ModelNotFoundError,
 )
 from agent.protocols.choice import Wanted
 
@@ -47,6 +47,8 @@ ENVIRONMENT = {
     "VLLM_NO_USAGE_STATS": "1",
     "TOKENIZERS_PARALLELISM": "false",
     "TORCH_CPP_LOG_LEVEL": "ERROR",
+    # Several cards need processes, and a fork of a process with threads may wait for ever for a lock.
+    "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
     # Spinning at OpenMP barriers makes decoding ten times slower as soon as anything else wants a core.
     "OMP_WAIT_POLICY": "PASSIVE",
 }
@@ -75,8 +77,8 @@ class LocalEngine:
 
     @property
     def closed(self) -> bool:
-        """Whether it was closed or has died."""
-        return self._closed
+        """Whether it was closed or has died, which may happen while nobody waits for an answer."""
+        return self._closed or (self._server is not None and self._server.dead)
 
     async def start(self) -> EngineInfo:
         """Import vLLM, load the model and warm it up; later calls return at once.
@@ -85,6 +87,7 @@ class LocalEngine:
             MissingExtraError: vLLM is not installed.
             ConfigurationError: An argument is unknown to this vLLM.
             ModelNotFoundError: There is no such model.
+            DoesNotFitError: It needs more memory than there is (``force`` in the configuration overrides).
             EngineStartError: vLLM does not start; its own message follows.
             EngineClosedError: The engine was closed.
         """
@@ -98,6 +101,7 @@ class LocalEngine:
         return self._info
 
     async def _start(self) -> EngineInfo:
+        _refuse_in_a_worker()
         self._on_stage("importing")
         arguments = self.config.engine_arguments()
         wanted = Wanted(
@@ -108,11 +112,14 @@ class LocalEngine:
         await asyncio.to_thread(
             check_hub_model, self.config.model, download_dir=arguments.get("download_dir")
         )
+        if not self.config.force:
+            await asyncio.to_thread(_check_fit, arguments)
         for name, value in ENVIRONMENT.items():
             os.environ.setdefault(name, value)
         _quieten()
         try:
-            from agent.engines import inprocess
+            with nullcontext() if "vllm" in sys.modules else large_import():
+                from agent.engines import inprocess
         except ImportError as error:
             msg = (
                 f"vLLM cannot be imported ({error}); install it with `pip install 'vllm-agent[cpu]'`, or "
@@ -136,7 +143,7 @@ class LocalEngine:
             server.shutdown()
             if isinstance(error, AgentError):
                 raise
-            raise _start_error(self.config.model, error) from error
+            raise start_error(arguments, error) from error
         except BaseException:  # closed while it was starting
             server.shutdown()
             raise
@@ -200,8 +207,9 @@ class LocalEngine:
 
     def close(self) -> None:
         """Stop the engine and free its memory; callers that wait get :class:`EngineClosedError`."""
-        if self._shut():
-            _return_memory()
+        if (server := self._shut()) is not None:
+            return_memory()
+            server.return_device_memory()
 
     @contextmanager
     def _watched(self) -> Iterator[None]:
@@ -216,15 +224,15 @@ class LocalEngine:
                 raise EngineDeadError(_DEAD) from None
             raise
 
-    def _shut(self) -> bool:
-        """Stop the engine; say whether there was one."""
+    def _shut(self) -> InProcessServer | None:
+        """Stop the engine; return what it was."""
         _OPEN.discard(self)
         self._closed = True
         server, self._server = self._server, None
         if server is not None:
             server.shutdown()
         self.loop.stop()
-        return server is not None
+        return server
 
     async def _ready(self) -> InProcessServer:
         if self._server is None:
@@ -234,11 +242,20 @@ class LocalEngine:
         return self._server
 
 
-def _return_memory() -> None:
-    """Give freed memory back to the system, half of which the C library would keep for later."""
-    gc.collect()
-    with suppress(OSError, AttributeError):  # another C library than glibc
-        ctypes.CDLL("libc.so.6").malloc_trim(0)
+def _refuse_in_a_worker() -> None:
+    """Stop a script that the worker processes of its own engine import from starting engines in them."""
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        msg = (
+            "this script starts its engine as soon as it is imported, which the engine's worker processes do "
+            'too: put what it does under `if __name__ == "__main__":`'
+        )
+        raise ConfigurationError(msg)
+
+
+def _check_fit(arguments: dict[str, Any]) -> None:
+    from agent.catalogue.preflight import check_fit
+
+    check_fit(arguments)
 
 
 def _quieten() -> None:
@@ -247,28 +264,9 @@ def _quieten() -> None:
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"vllm\b")
 
 
-_LONGEST = 600  # characters of a message
 _REMEDY = "; give tool_parser= or chat_template= so that they fit each other, or protocol='text'"
 _DEAD = "the engine died while this request was running; the next call starts a fresh one"
 _CLOSED = "this engine was closed; build a new model to go on"
-_GATED = ("gated repo", "Access to model")
-
-
-def _start_error(model: str, error: Exception) -> AgentError:
-    text = _plain(str(error)) or type(error).__name__
-    if any(sign in text for sign in _GATED):
-        return ModelNotFoundError(
-            f"the model {model!r} is given out on conditions: accept them on its page, and log in with "
-            f"`hf auth login` ({text})"
-        )
-    return EngineStartError(f"vLLM could not start with model {model!r}: {text}")
-
-
-def _plain(text: str) -> str:
-    """Take the frame that pydantic puts around a message off, and cut lists that fill pages."""
-    text = re.sub(r"^\d+ validation errors? for \w+\n\s*Value error, ", "", text)
-    text = re.sub(r" \[type=\w+, input_value=.*", "", text, flags=re.DOTALL)
-    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
 
 
 # -- sharing -----------------------------------------------------------------------------------------------

@@ -8,17 +8,19 @@ the same coroutines as asynchronous ones: there is one body, never a copy.
 from __future__ import annotations
 
 import asyncio
+import queue
 import threading
-from collections.abc import AsyncIterator, Coroutine, Iterator
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from concurrent.futures import CancelledError, Future
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from typing import Any, Generic, TypeVar
 
 from agent.errors import EngineClosedError
 
 T = TypeVar("T")
 
-_END = object()
+_OWN_LOOP = "a synchronous call from the engine's own loop would wait for itself: use the async one"
 _CLOSED_WHILE = "the engine was closed while this call was waiting"
 
 
@@ -65,8 +67,7 @@ class EngineLoop:
         """
         if self.is_current:
             coroutine.close()
-            msg = "a synchronous call from the engine's own loop would wait for itself: use the async one"
-            raise RuntimeError(msg)
+            raise RuntimeError(_OWN_LOOP)
         future = self.submit(coroutine)
         try:
             return future.result()
@@ -92,23 +93,42 @@ class EngineLoop:
 
     def iterate(self, source: AsyncIterator[T]) -> Iterator[T]:
         """Consume an asynchronous iterator from synchronous code; leaving early closes it."""
-        steps = _Steps(source)
+        if self.is_current:
+            raise RuntimeError(_OWN_LOOP)
+        received: queue.SimpleQueue[T | Future[None]] = queue.SimpleQueue()
+        pump = _Pump(source, received.put)
+        future = self.submit(pump.run())
+        future.add_done_callback(received.put)  # it is its own end mark
         try:
-            while (item := self.run(steps.next())) is not _END:
-                yield item  # type: ignore[misc]  # _END was just excluded
+            while (item := received.get()) is not future:
+                yield item  # type: ignore[misc]  # the future was just excluded
+            _raise_failure(future)
         finally:
-            with suppress(EngineClosedError):
-                self.run(steps.close())
+            if not future.done():
+                with suppress(EngineClosedError):
+                    self.run(pump.stop())
 
     async def aiterate(self, source: AsyncIterator[T]) -> AsyncIterator[T]:
         """Consume an asynchronous iterator of this loop from another one; leaving early closes it."""
-        steps = _Steps(source)
+        if self.is_current:
+            async with aclosing(source):  # type: ignore[type-var]  # ours are all generators
+                async for item in source:
+                    yield item
+            return
+        inbox = _Inbox[T | Future[None]]()
+        pump = _Pump(source, inbox.put)
+        future = self.submit(pump.run())
+        future.add_done_callback(inbox.put)
         try:
-            while (item := await self.arun(steps.next())) is not _END:
-                yield item  # type: ignore[misc]  # _END was just excluded
+            async for received in inbox.items():
+                if received is future:
+                    break
+                yield received  # type: ignore[misc]  # the future was just excluded
+            _raise_failure(future)
         finally:
-            with suppress(EngineClosedError):
-                await asyncio.shield(self.arun(steps.close()))
+            if not future.done():
+                with suppress(EngineClosedError):
+                    await asyncio.shield(self.arun(pump.stop()))
 
     def stop(self) -> None:
         """Cancel what runs and end the thread. May be called twice, and from the loop itself."""
@@ -139,23 +159,64 @@ class EngineLoop:
             self._loop.close()
 
 
-class _Steps(Generic[T]):
-    """The steps of an asynchronous iterator, one after the other.
+def _raise_failure(future: Future[None]) -> None:
+    try:
+        future.result()
+    except CancelledError as error:  # the consumer is still here, so the loop was stopped
+        raise EngineClosedError(_CLOSED_WHILE) from error
 
-    A caller that is cancelled in the middle of a step goes on to close the iterator, while the cancelling is
-    still on its way to the step on the engine's loop; an iterator that runs cannot be closed.
+
+class _Pump(Generic[T]):
+    """Runs an asynchronous iterator on the engine's loop and hands over each item as it comes.
+
+    The consumer does not ask for every item, which would cost two crossings between threads for each token:
+    it takes what is there. The iterator may run ahead of a slow consumer, as the model does anyway.
     """
 
-    def __init__(self, source: AsyncIterator[T]) -> None:
+    def __init__(self, source: AsyncIterator[T], put: Callable[[T], None]) -> None:
         self._source = source
-        self._turn = asyncio.Lock()
+        self._put = put
+        self._task: asyncio.Task[None] | None = None
 
-    async def next(self) -> T | object:
-        async with self._turn:
-            return await anext(self._source, _END)
-
-    async def close(self) -> None:
-        close = getattr(self._source, "aclose", None)
-        if close is not None:
-            async with self._turn:
+    async def run(self) -> None:
+        """Run the iterator to its end, its error or :meth:`stop`, and close it."""
+        self._task = asyncio.current_task()
+        try:
+            async for item in self._source:
+                self._put(item)
+        finally:
+            if (close := getattr(self._source, "aclose", None)) is not None:
                 await close()
+
+    async def stop(self) -> None:
+        """End :meth:`run`, which was submitted before; return when the iterator is closed."""
+        assert self._task is not None
+        self._task.cancel()
+        await asyncio.wait([self._task])
+
+
+class _Inbox(Generic[T]):
+    """Takes items from any thread to the event loop that it was made on, waking it once for all that wait."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._there = asyncio.Event()
+        self._items: deque[T] = deque()
+        self._woken = False
+
+    def put(self, item: T) -> None:
+        """Add an item; may be called on any thread."""
+        self._items.append(item)
+        if not self._woken:
+            self._woken = True
+            with suppress(RuntimeError):  # the loop was closed, and the consumer with it
+                self._loop.call_soon_threadsafe(self._there.set)
+
+    async def items(self) -> AsyncIterator[T]:
+        """Yield items without end as they come."""
+        while True:
+            await self._there.wait()
+            self._there.clear()
+            self._woken = False  # before looking: what comes from now on wakes again
+            while self._items:
+                yield self._items.popleft()

@@ -9,21 +9,31 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from agent.persistence.conversations import ConversationStore, Transcript
-    from agent.persistence.importing import Imported, import_langgraph_sqlite
+    from agent.persistence.checkup import Problem
+    from agent.persistence.conversations import ConversationStore
+    from agent.persistence.importing import Imported, import_langgraph_postgres, import_langgraph_sqlite
     from agent.persistence.journal import JournalEntry, ToolJournal
     from agent.persistence.listing import Conversation, list_conversations
+    from agent.persistence.moments import Difference, Moment
     from agent.persistence.opening import open_checkpointer
+    from agent.persistence.reports import Match, Moved, SizeReport, Transcript
     from agent.persistence.saver import SQLSaver
 
 _HOMES = {
     "Conversation": "agent.persistence.listing",
     "ConversationStore": "agent.persistence.conversations",
+    "Difference": "agent.persistence.moments",
     "Imported": "agent.persistence.importing",
     "JournalEntry": "agent.persistence.journal",
+    "Match": "agent.persistence.reports",
+    "Moment": "agent.persistence.moments",
+    "Moved": "agent.persistence.reports",
+    "Problem": "agent.persistence.checkup",
     "SQLSaver": "agent.persistence.saver",
+    "SizeReport": "agent.persistence.reports",
     "ToolJournal": "agent.persistence.journal",
-    "Transcript": "agent.persistence.conversations",
+    "Transcript": "agent.persistence.reports",
+    "import_langgraph_postgres": "agent.persistence.importing",
     "import_langgraph_sqlite": "agent.persistence.importing",
     "list_conversations": "agent.persistence.listing",
     "open_checkpointer": "agent.persistence.opening",
@@ -32,11 +42,18 @@ _HOMES = {
 __all__ = [
     "Conversation",
     "ConversationStore",
+    "Difference",
     "Imported",
     "JournalEntry",
+    "Match",
+    "Moment",
+    "Moved",
+    "Problem",
     "SQLSaver",
+    "SizeReport",
     "ToolJournal",
     "Transcript",
+    "import_langgraph_postgres",
     "import_langgraph_sqlite",
     "list_conversations",
     "open_checkpointer",

@@ -6,64 +6,30 @@ import contextlib
 import difflib
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
-from langchain_core.messages import BaseMessage
 from sqlalchemy import Select, delete, func, select, text, update
 from sqlalchemy.sql import ClauseElement
 
 from agent.errors import ConfigurationError, DatabaseError, ThreadNotFoundError
-from agent.persistence import export, full_text, listing, maintenance
+from agent.persistence import checkup, export, full_text, listing, maintenance, moments, moving, pruning
+from agent.persistence.checkup import Problem
 from agent.persistence.dialects import insert
 from agent.persistence.listing import Conversation, Listed
 from agent.persistence.locations import database_files
+from agent.persistence.moments import Difference, Moment
 from agent.persistence.records import TITLE_LENGTH, Address, title_of
+from agent.persistence.reports import Match, Moved, SizeReport, Transcript
 from agent.persistence.saver import SQLSaver
 from agent.persistence.tables import checkpoints, thread_tags, threads
 from agent.persistence.transactions import Record, Transaction
 from agent.persistence.transcripts import add_messages, index_messages, messages_at
 
 _SUGGESTIONS = 3
-
-
-@dataclass(frozen=True)
-class Transcript(Conversation):
-    """A conversation with what was said."""
-
-    checkpoint_id: str
-    """Where in its history this is."""
-    messages: tuple[BaseMessage, ...]
-    """Oldest first."""
-
-
-@dataclass(frozen=True)
-class Match:
-    """A message that was found."""
-
-    id: str
-    """The conversation's thread id."""
-    position: int
-    """Which of its messages, from 0."""
-    role: str
-    """``human``, ``ai``, ``tool`` or ``system``."""
-    excerpt: str
-    """The words around the match."""
-
-
-@dataclass(frozen=True)
-class SizeReport:
-    """What the conversations take up."""
-
-    conversations: int
-    """How many there are."""
-    checkpoints: int
-    """How many steps of them are kept."""
-    bytes_on_disk: int
-    """Of the SQLite file and its side files, or of the PostgreSQL database."""
-    largest: tuple[tuple[str, int], ...]
-    """The ten largest by thread id, with the bytes of their values."""
+_LONGEST_NUMBER = 7
+"""Digits of a checkpoint's number; more are the beginning of an id."""
 
 
 class ConversationStore:
@@ -77,7 +43,8 @@ class ConversationStore:
 
     def __init__(self, saver: SQLSaver) -> None:
         self._database = saver.database
-        self._saver = saver
+        self.saver = saver
+        """The saver whose conversations these are."""
         self._serde = saver.serde
 
     # Looking
@@ -107,6 +74,10 @@ class ConversationStore:
         known = vars(row) | {"message_count": len(messages), "title": row.title or title_of(messages)}
         return Transcript(**known, checkpoint_id=at, messages=tuple(messages))
 
+    def title(self, thread_id: str) -> str | None:
+        """What a conversation is called, without reading it."""
+        return listing.rows(self._database, listing.every().where(threads.c.thread_id == thread_id))[0].title
+
     def resolve(self, prefix: str) -> str:
         """The thread id that begins so.
 
@@ -120,7 +91,6 @@ class ConversationStore:
             return prefix if prefix in found else str(found[0])
         if found:
             several = ", ".join(found)
-            several = ", ".join(found)
             raise ThreadNotFoundError(f"{prefix!r} is the beginning of several conversations: {several} …")
         raise ThreadNotFoundError(f"no conversation {prefix!r}.{self._suggest(prefix)}")
 
@@ -130,8 +100,10 @@ class ConversationStore:
         Raises:
             ConfigurationError: The conversations are encrypted; an index would give them away.
         """
-        if self._saver.encrypted:
-            raise ConfigurationError("encrypted conversations cannot be searched: their words are not stored")
+        if self.saver.encrypted:
+            raise ConfigurationError(
+                "encrypted conversations cannot be searched: an index of their words would give them away"
+            )
         query = full_text.query(self._database.dialect, words)
         if not query:
             return []
@@ -148,6 +120,52 @@ class ConversationStore:
             .order_by(checkpoints.c.checkpoint_id.desc())
         )
         return [row[0] for row in self._read(statement)]
+
+    def history(self, thread_id: str, *, limit: int = 50) -> Sequence[Moment]:
+        """The checkpoints of a conversation, newest first, with what was said last at each."""
+        thread_id = self.resolve(thread_id)
+        look = partial(moments.moments, serde=self._serde, thread_id=thread_id, limit=limit)
+        return self._database.read(look)
+
+    def resolve_checkpoint(self, thread_id: str, which: str) -> str:
+        """The checkpoint that a person means.
+
+        Args:
+            thread_id: Of which conversation.
+            which: An id, the beginning of one, a number as in :meth:`history`, or ``latest``.
+
+        Raises:
+            ThreadNotFoundError: There is none such, or several.
+        """
+        known = self.checkpoints(thread_id)
+        if which == "latest" and known:
+            return known[0]
+        if which.isdecimal() and len(which) <= _LONGEST_NUMBER and 1 <= int(which) <= len(known):
+            return known[-int(which)]
+        found = [each for each in known if which and each.startswith(which)]
+        if len(found) == 1:
+            return found[0]
+        wrong = "several checkpoints that begin with" if found else "no checkpoint"
+        raise ThreadNotFoundError(
+            f"conversation {self.resolve(thread_id)!r} has {wrong} {which!r}: it has the numbers 1 to "
+            f"{len(known)}, and `vllm-agent threads history` shows them"
+        )
+
+    def diff(self, thread_id: str, before: str, after: str) -> Difference:
+        """What is different at the second of two checkpoints.
+
+        Raises:
+            ThreadNotFoundError: There is no such conversation or checkpoint.
+        """
+        thread_id = self.resolve(thread_id)
+        states = []
+        for checkpoint_id in (before, after):
+            address = Address(thread_id, "", checkpoint_id)
+            found = self._database.read(partial(moments.state_at, serde=self._serde, address=address))
+            if found is None:
+                raise ThreadNotFoundError(f"conversation {thread_id!r} has no checkpoint {checkpoint_id!r}")
+            states.append(found)
+        return moments.differences(*states, ids=(before, after))
 
     def export(self, thread_id: str, *, format: str = "markdown") -> str:
         """A conversation as text.
@@ -193,7 +211,7 @@ class ConversationStore:
             thread_id: Which one.
             vacuum: Rewrite the file as well: it shrinks, and nothing of the conversation is left in it.
         """
-        self._saver.delete_thread(self.resolve(thread_id))
+        self.saver.delete_thread(self.resolve(thread_id))
         if vacuum:
             self.vacuum()
 
@@ -233,22 +251,63 @@ class ConversationStore:
         )
 
     def prune(
-        self, *, older_than: str | None = None, keep: int | None = None, history_only: bool = False
+        self,
+        *,
+        older_than: str | datetime | timedelta | None = None,
+        keep: int | None = None,
+        max_bytes: int | None = None,
+        history_only: bool = False,
+        dry_run: bool = False,
     ) -> Sequence[str]:
-        """Delete conversations, or only their history, and return their ids.
+        """Delete conversations, or only their history, and return their ids, the last used first.
+
+        Given several conditions, a conversation has to meet all of them.
 
         Args:
-            older_than: Those last used before this time (ISO 8601, UTC).
+            older_than: Those last used before this time (text is ISO 8601 in UTC), or longer ago than this.
             keep: All but this many of the last used.
+            max_bytes: The least recently used, until the values of the rest take no more than this.
             history_only: Keep each conversation as it is now, and delete its earlier checkpoints.
+            dry_run: Only say which.
+
+        Raises:
+            ConfigurationError: No condition, or a negative number.
         """
-        if older_than is None and keep is None:
-            raise ConfigurationError("prune what? Give older_than= (a time), keep= (a number), or both")
         statement = select(threads.c.thread_id, threads.c.updated_at).order_by(threads.c.updated_at.desc())
-        rows = self._read(statement)[keep or 0 :]
-        chosen = [row[0] for row in rows if older_than is None or row[1] < older_than]
-        self._saver.prune(chosen, strategy="keep_latest" if history_only else "delete")
+        sizes = None
+        if max_bytes is not None:
+            sizes = dict(self._database.read(partial(maintenance.largest, count=None)))
+        used = [(str(row[0]), str(row[1])) for row in self._read(statement)]
+        chosen = pruning.choose(used, older_than=older_than, keep=keep, sizes=sizes, max_bytes=max_bytes)
+        if not dry_run:
+            self.prune_these(chosen, history_only=history_only)
         return chosen
+
+    def prune_these(self, thread_ids: Sequence[str], *, history_only: bool = False) -> None:
+        """Delete these conversations, or only their history; the ids are whole ones."""
+        self.saver.prune(thread_ids, strategy="keep_latest" if history_only else "delete")
+
+    def doctor(self, *, mend: bool = False) -> Sequence[Problem]:
+        """What is wrong with the database and its conversations; an empty list if nothing is.
+
+        Args:
+            mend: Remove rows that belong to nothing, bring the list up to date, index for searching anew.
+                What somebody said is never changed.
+        """
+        return checkup.examine(self._database, self._serde, mend=mend)
+
+    def copy_to(self, other: ConversationStore) -> Moved:
+        """Copy every conversation, with its history, into another database; of either kind.
+
+        Raises:
+            ConfigurationError: Only one of the two is encrypted.
+        """
+        if self.saver.encrypted != other.saver.encrypted:
+            raise ConfigurationError(
+                "values are copied as they are stored: open both with the cipher, or none"
+            )
+        copied, skipped = moving.copy_all(self._database, other._database)
+        return Moved(copied=copied, skipped=skipped)
 
     def size(self) -> SizeReport:
         """What the conversations take up."""
@@ -270,11 +329,12 @@ class ConversationStore:
             ConfigurationError: It is neither.
             ConflictError: ``new_id`` is taken.
         """
-        title, messages = export.parse(document)
+        parsed = export.parse(document)
         thread_id = new_id or str(uuid.uuid4())
-        add_messages(self._saver, thread_id, messages)
-        if title:
-            self.rename(thread_id, title)
+        add_messages(self.saver, thread_id, parsed.messages)
+        if parsed.title:
+            self.rename(thread_id, parsed.title)
+        self.tag(thread_id, *parsed.tags)
         return thread_id
 
     # Parts
@@ -294,7 +354,7 @@ class ConversationStore:
         found = self._database.read(partial(messages_at, serde=self._serde, address=newest))
         messages = found[1] if found else []
         title = row.title or title_of(messages)
-        known = {"messages": len(messages)} | ({} if self._saver.encrypted else {"title": title})
+        known = {"messages": len(messages)} | ({} if self.saver.encrypted else {"title": title})
         unchanged = (threads.c.thread_id == row.id, threads.c.updated_at == row.updated_at)
         with contextlib.suppress(DatabaseError):  # a read-only file can be listed all the same
             self._write(update(threads).where(*unchanged).values(known))

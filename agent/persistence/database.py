@@ -12,7 +12,7 @@ import contextlib
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError, TimeoutError
@@ -86,6 +86,28 @@ class Database:
     def dialect(self) -> str:
         """``sqlite`` or ``postgresql``."""
         return self._engine.dialect.name
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether it lives in this process alone."""
+        return in_memory(self.url)
+
+    def own_connection(self) -> Any:
+        """A connection of the driver that the caller closes; it takes no place in the pool.
+
+        Raises:
+            DatabaseError: There is none to be had.
+        """
+        with self._translated():
+            connection = self._engine.raw_connection()
+            driver = connection.driver_connection
+            connection.detach()
+            return driver
+
+    @property
+    def read_only(self) -> bool:
+        """Whether the file cannot be written."""
+        return self._engine.url.query.get("mode") == "ro"
 
     def read(self, work: Callable[[Transaction], T]) -> T:
         """Run ``work`` in a transaction that sees one moment of the database and writes nothing."""

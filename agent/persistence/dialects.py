@@ -11,9 +11,11 @@ from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
 from sqlalchemy import (
+    Column,
     ColumnElement,
     Connection,
     Engine,
+    LargeBinary,
     Table,
     Text,
     cast,
@@ -92,6 +94,16 @@ def for_writing(engine: Engine) -> Engine:
 def insert(dialect: str, table: Table) -> sqlite.Insert | postgresql.Insert:
     """``INSERT`` with ``ON CONFLICT`` for that dialect; both spell it alike."""
     return postgresql.insert(table) if dialect == "postgresql" else sqlite.insert(table)
+
+
+def joined(dialect: str, value: Column[bytes], *, order: Column[Any]) -> ColumnElement[bytes]:
+    """An aggregate: all bytes of a column end to end.
+
+    In SQLite they come as the table is read, which :func:`test_sqlite_reads_by_key` shows to be by key.
+    """
+    if dialect == "postgresql":
+        return func.string_agg(value, postgresql.aggregate_order_by(literal(b"", LargeBinary), order))
+    return cast(func.group_concat(cast(value, Text), literal("", Text)), LargeBinary)
 
 
 def metadata_matches(dialect: str, wanted: Mapping[str, Any]) -> list[ColumnElement[bool]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from langchain_core.messages import BaseMessage, ToolMessage, message_to_dict, messages_from_dict
@@ -11,7 +12,7 @@ from langchain_core.messages import BaseMessage, ToolMessage, message_to_dict, m
 from agent.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from agent.persistence.conversations import Transcript
+    from agent.persistence.reports import Transcript
 
 FORMAT_VERSION: Final = 1
 _SPEAKERS: Final = {"human": "You", "ai": "Assistant", "system": "System", "tool": "Tool result"}
@@ -53,8 +54,17 @@ FORMATS: Final[dict[str, Callable[[Transcript], str]]] = {
 }
 
 
-def parse(text: str) -> tuple[str | None, list[BaseMessage]]:
-    """Title and messages from exported JSON or JSONL.
+@dataclass(frozen=True)
+class Parsed:
+    """What an exported conversation says."""
+
+    messages: list[BaseMessage]
+    title: str | None = None
+    tags: tuple[str, ...] = ()
+
+
+def parse(text: str) -> Parsed:
+    """Read exported JSON or JSONL.
 
     Raises:
         ConfigurationError: It is neither.
@@ -65,21 +75,22 @@ def parse(text: str) -> tuple[str | None, list[BaseMessage]]:
         pass
     try:
         lines = [json.loads(line) for line in text.splitlines() if line.strip()]
-        return None, _messages(lines)
+        return Parsed(_messages(lines))
     except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
         raise ConfigurationError(
             f"not a conversation exported as JSON or JSONL ({error}): export with format 'json'"
         ) from error
 
 
-def _parse_document(document: Any) -> tuple[str | None, list[BaseMessage]]:
+def _parse_document(document: Any) -> Parsed:
     try:
         if "messages" not in document and "type" in document:  # JSONL of one line
-            return None, _messages([document])
+            return Parsed(_messages([document]))
         version = document.get("format", FORMAT_VERSION)
         if version != FORMAT_VERSION:
             raise ConfigurationError(f"exported in format {version}; this version reads {FORMAT_VERSION}")
-        return document.get("title"), _messages(document["messages"])
+        tags = tuple(str(tag) for tag in document.get("tags") or ())
+        return Parsed(_messages(document["messages"]), title=document.get("title"), tags=tags)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         if isinstance(error, ConfigurationError):
             raise

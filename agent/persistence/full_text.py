@@ -55,6 +55,17 @@ FORGET: Final = {
 }
 """What makes deleted text unreadable in the files, and gives their space back."""
 
+CHECK: Final = {
+    "sqlite": "INSERT INTO message_index(message_index, rank) VALUES ('integrity-check', 1)",
+    "postgresql": None,
+}
+"""Fails if the index does not fit what it is made of. In PostgreSQL it cannot but fit."""
+
+REBUILD: Final = {
+    "sqlite": "INSERT INTO message_index(message_index) VALUES ('rebuild')",
+    "postgresql": None,
+}
+
 
 def query(dialect: str, words: str) -> str:
     """What a person typed as a query without syntax errors: every word, the last one as a beginning."""

@@ -9,7 +9,8 @@ from langgraph.checkpoint.base import DeltaChannelHistory
 from langgraph.checkpoint.serde.base import SerializerProtocol
 
 from agent.persistence import statements as sql
-from agent.persistence.reading import Encoded, fetch_values, in_order
+from agent.persistence.elements import Encoded
+from agent.persistence.reading import fetch_values, in_order
 from agent.persistence.records import Address, stored_versions
 from agent.persistence.transactions import Transaction
 

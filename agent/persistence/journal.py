@@ -90,16 +90,7 @@ class JournalEntry:
     @property
     def owner_is_alive(self) -> bool | None:
         """Whether that process runs on; ``None`` when it is on another host and cannot be asked."""
-        host, _, pid = self.owner.rpartition(":")
-        if host != socket.gethostname():
-            return None
-        try:
-            os.kill(int(pid), 0)
-        except ProcessLookupError:
-            return False
-        except PermissionError:
-            return True
-        return True
+        return owner_is_alive(self.owner)
 
 
 class ToolJournal:
@@ -193,6 +184,20 @@ class ToolJournal:
             finished_at=finished_at,
             owner=owner,
         )
+
+
+def owner_is_alive(owner: str) -> bool | None:
+    """Whether the process ``host:pid`` runs on; ``None`` when it is on another host and cannot be asked."""
+    host, _, pid = owner.rpartition(":")
+    if host != socket.gethostname():
+        return None
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 @functools.cache

@@ -61,7 +61,12 @@ class Listed:
 
 
 def list_conversations(
-    url: str | os.PathLike[str] | None = None, *, limit: int = 50, offset: int = 0, tag: str | None = None
+    url: str | os.PathLike[str] | None = None,
+    *,
+    limit: int = 50,
+    offset: int = 0,
+    tag: str | None = None,
+    encryption_key: str | bytes | None = None,
 ) -> Sequence[Conversation]:
     """Conversations of a database that need not be open, the last used first.
 
@@ -70,6 +75,7 @@ def list_conversations(
         limit: At most so many.
         offset: After so many.
         tag: Only those with this tag.
+        encryption_key: As for :func:`agent.persistence.open_checkpointer`.
 
     Raises:
         DatabaseError: It cannot be opened.
@@ -81,7 +87,7 @@ def list_conversations(
     from agent.persistence.conversations import ConversationStore
     from agent.persistence.opening import open_checkpointer
 
-    with open_checkpointer(url) as saver:
+    with open_checkpointer(url, encryption_key=encryption_key) as saver:
         return ConversationStore(saver).list(limit=limit, offset=offset, tag=tag)
 
 

@@ -18,14 +18,13 @@ from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
 from langgraph.checkpoint.serde.types import _DeltaSnapshot
 
 from agent.persistence import statements as sql
+from agent.persistence.elements import Decoded, Encoded
 from agent.persistence.tables import items
 from agent.persistence.transactions import Transaction
 
 LIST: Final = "list"
 _WORTH_AN_ELEMENT: Final = 48
 """Bytes per element on average, below which a list is kept in one piece: its keys would outweigh it."""
-
-Encoded = tuple[str, bytes]
 
 _INSERT = items.insert()
 
@@ -71,9 +70,9 @@ class Manifest:
         snapshot, runs, digest = ormsgpack.unpackb(stored)
         return cls(snapshot=snapshot, runs=tuple((start, count) for start, count in runs), digest=digest)
 
-    def build(self, elements: dict[int, Any]) -> Any:
-        """The value, from its elements by number."""
-        value = [elements[number] for number in self.numbers()]
+    def build(self, elements: Decoded) -> Any:
+        """The value, from its elements."""
+        value = [element for start, count in self.runs for element in elements.run(start, count)]
         return _DeltaSnapshot(value) if self.snapshot else value
 
 

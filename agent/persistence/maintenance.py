@@ -91,7 +91,7 @@ def delete_runs(transaction: Transaction, serde: SerializerProtocol, run_ids: Se
         needed = _rebuilt_from(transaction, serde, thread_id, keep)
         _drop(transaction, serde, thread_id, of_runs - needed)
         if keep:
-            _settle(transaction, serde, thread_id)
+            settle(transaction, serde, thread_id)
         else:
             delete(transaction, thread_id)
 
@@ -213,10 +213,10 @@ def cut(transaction: Transaction, serde: SerializerProtocol, thread_id: str, che
             writes.c.thread_id == thread_id, writes.c.ns == "", writes.c.checkpoint_id == checkpoint_id
         )
     )
-    _settle(transaction, serde, thread_id)
+    settle(transaction, serde, thread_id)
 
 
-def _settle(transaction: Transaction, serde: SerializerProtocol, thread_id: str) -> None:
+def settle(transaction: Transaction, serde: SerializerProtocol, thread_id: str) -> None:
     """Describe a thread anew after its newest checkpoint has changed other than by a step."""
     rows = transaction.all(sql.LATEST_CHECKPOINT, {"thread_id": thread_id, "ns": ""})
     if not rows:
@@ -232,8 +232,8 @@ def _settle(transaction: Transaction, serde: SerializerProtocol, thread_id: str)
     transaction.once(update(threads).where(threads.c.thread_id == thread_id).values(values))
 
 
-def largest(transaction: Transaction, *, count: int = 10) -> tuple[tuple[str, int], ...]:
-    """The threads whose values take up most, with their bytes."""
+def largest(transaction: Transaction, *, count: int | None = 10) -> tuple[tuple[str, int], ...]:
+    """The threads whose values take up most, with their bytes; all of them for ``None``."""
     sizes = union_all(
         *(
             select(table.c.thread_id, func.length(column).label("size"))

@@ -8,10 +8,11 @@ from collections.abc import Iterable
 from types import TracebackType
 
 from langgraph.checkpoint.serde.base import CipherProtocol, SerializerProtocol
-from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
 
+from agent.errors import ConfigurationError
 from agent.persistence.database import Database
 from agent.persistence.dialects import Synchronous
+from agent.persistence.encryption import aes_cipher, encrypted
 from agent.persistence.locations import database_url
 from agent.persistence.saver import SQLSaver
 from agent.persistence.serde import AllowedType, StrictSerializer
@@ -70,6 +71,7 @@ def open_checkpointer(
     url: str | os.PathLike[str] | None = None,
     *,
     allowed_types: Iterable[AllowedType] = (),
+    encryption_key: str | bytes | None = None,
     cipher: CipherProtocol | None = None,
     timeout: float = 30.0,
     connections: int = 8,
@@ -82,8 +84,10 @@ def open_checkpointer(
             ``sqlite:///…`` or ``postgresql://…``.
         allowed_types: Your own classes that occur in graph states. Others come back as their plain fields: a
             file must not be able to choose which code runs.
-        cipher: Encrypts values at rest; see LangGraph's ``EncryptedSerializer``. Ids, metadata and titles
-            given by ``rename`` stay readable; there are no automatic titles and no search.
+        encryption_key: 16, 24 or 32 bytes; encrypts values at rest with AES (extra ``encryption``). Ids,
+            tags, metadata and titles given by ``rename`` stay readable. There are no automatic titles and
+            **no search**, as an index would give the words away. What was stored without a key stays so.
+        cipher: The same with a cipher of your own; see LangGraph's ``EncryptedSerializer``.
         timeout: Seconds to wait for another process that is writing, or for a free connection.
         connections: How many operations may run at once.
         synchronous: SQLite only. ``normal`` keeps every step when the process is killed; ``full`` also when
@@ -93,12 +97,18 @@ def open_checkpointer(
         A context manager, sync and async, that yields one :class:`~agent.persistence.saver.SQLSaver`.
 
     Raises:
-        ConfigurationError: On entry: not a path or URL that can be used.
+        ConfigurationError: A key of another length, or both a key and a cipher. On entry: not a path or URL
+            that can be used.
+        MissingExtraError: A key is given, and pycryptodome is not installed.
         DatabaseError: On entry: it cannot be opened, or is of a newer version.
     """
     serde: SerializerProtocol = StrictSerializer(allowed_types=allowed_types)
+    if encryption_key is not None:
+        if cipher is not None:
+            raise ConfigurationError("give encryption_key= or cipher=, not both")
+        cipher = aes_cipher(encryption_key)
     if cipher is not None:
-        serde = EncryptedSerializer(cipher, serde)
+        serde = encrypted(serde, cipher)
     return OpenCheckpointer(
         url, serde=serde, timeout=timeout, connections=connections, synchronous=synchronous
     )

@@ -5,10 +5,8 @@ Rows are fetched inside the transaction and decoded after it, so that a long dec
 
 from __future__ import annotations
 
-import contextlib
-import gc
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,13 +16,10 @@ from langgraph.checkpoint.serde.base import SerializerProtocol
 
 from agent.persistence import statements as sql
 from agent.persistence.dialects import from_json
+from agent.persistence.elements import ChannelKey, Decoded, Elements, Encoded, Rows, fetch_elements
 from agent.persistence.lists import LIST, Manifest
 from agent.persistence.records import Address, join, stored_versions
 from agent.persistence.transactions import Record, Transaction
-
-ChannelKey = tuple[str, str, str]
-"""Thread, namespace, channel."""
-Encoded = tuple[str, bytes]
 
 
 @dataclass(frozen=True)
@@ -33,8 +28,8 @@ class Values:
 
     serde: SerializerProtocol
     channels: Mapping[tuple[str, str, str, str], Encoded]
-    items: Mapping[ChannelKey, Mapping[int, Encoded]]
-    _elements: dict[ChannelKey, dict[int, Any]] = field(default_factory=dict)
+    items: Mapping[ChannelKey, Elements]
+    _elements: dict[ChannelKey, Decoded] = field(default_factory=dict)
 
     def of(self, thread_id: str, ns: str, versions: Mapping[str, str]) -> dict[str, Any]:
         """The value of each channel at its version; a version that was never stored is left out."""
@@ -50,9 +45,7 @@ class Values:
         if kind != LIST:
             return self.serde.loads_typed(encoded)
         if key not in self._elements:
-            load = self.serde.loads_typed
-            with _collector_paused():
-                self._elements[key] = {number: load(item) for number, item in self.items[key].items()}
+            self._elements[key] = self.items[key].decode(self.serde)
         return Manifest.load(data).build(self._elements[key])
 
 
@@ -82,18 +75,6 @@ class Fetched:
             parent_config=parent,
             pending_writes=[(task_id, channel, load(encoded)) for task_id, channel, encoded in self.writes],
         )
-
-
-@contextlib.contextmanager
-def _collector_paused() -> Iterator[None]:
-    """Build many objects that all stay: looking for garbage among them takes half of the time."""
-    was_running = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_running:
-            gc.enable()
 
 
 def fetch(transaction: Transaction, serde: SerializerProtocol, address: Address) -> Fetched | None:
@@ -145,33 +126,33 @@ def fetch_values(
         for thread_id, ns, channel, version, kind, data in transaction.all(sql.CHANNELS, parameters):
             if (thread_id, ns, channel, version) in wanted:
                 channels[thread_id, ns, channel, version] = (kind, data)
-    return Values(serde=serde, channels=channels, items=_items(transaction, channels))
+    return Values(serde=serde, channels=channels, items=_items(transaction, serde, channels))
 
 
 def _items(
-    transaction: Transaction, channels: Mapping[tuple[str, str, str, str], Encoded]
-) -> Mapping[ChannelKey, Mapping[int, Encoded]]:
+    transaction: Transaction,
+    serde: SerializerProtocol,
+    channels: Mapping[tuple[str, str, str, str], Encoded],
+) -> Mapping[ChannelKey, Elements]:
     keys: set[ChannelKey] = set()
     manifests = []
     for (thread_id, ns, channel, _), (kind, data) in channels.items():
         if kind == LIST:
             keys.add((thread_id, ns, channel))
             manifests.append(Manifest.load(data))
-    found: dict[ChannelKey, dict[int, Encoded]] = {key: {} for key in keys}
     if not keys:
-        return found
+        return {}
     bounds = {"first": min(each.first for each in manifests), "last": max(each.last for each in manifests)}
     if len(keys) == 1:  # nearly always: one conversation, one list of messages
         [key] = keys
-        one = {**dict(zip(("thread_id", "ns", "channel"), key, strict=True)), **bounds}
-        found[key] = {number: (kind, data) for number, kind, data in transaction.all(sql.ITEM_RANGE, one)}
-        return found
+        return {key: fetch_elements(transaction, serde, key, **bounds)}
+    found: dict[ChannelKey, dict[int, Encoded]] = {key: {} for key in keys}
     threads, namespaces, names = ([*set(column)] for column in zip(*keys, strict=True))
     several = {"thread_ids": threads, "namespaces": namespaces, "names": names, **bounds}
     for thread_id, ns, channel, number, kind, data in transaction.all(sql.ITEMS, several):
         if (elements := found.get((thread_id, ns, channel))) is not None:
             elements[number] = (kind, data)
-    return found
+    return {key: Rows(elements) for key, elements in found.items()}
 
 
 def _writes(

@@ -31,9 +31,11 @@ from agent.persistence.heads import Heads
 from agent.persistence.journal import ToolJournal
 from agent.persistence.records import Address
 from agent.persistence.tables import checkpoints
+from agent.persistence.turns import Turn, claim
 from agent.persistence.writing import CheckpointWriter
 
 _PAGE = 50
+_VERSION_DIGITS = 32
 
 
 class SQLSaver(BaseCheckpointSaver[str]):
@@ -165,10 +167,33 @@ class SQLSaver(BaseCheckpointSaver[str]):
             else:
                 self.database.write(partial(maintenance.keep_latest, serde=self.serde, thread_id=thread_id))
 
+    def turn(self, thread_id: str, *, timeout: float = 30.0) -> Turn:
+        """Claim a conversation for a run: others who claim it wait, in this process and in others.
+
+        Use it as ``with`` or ``async with`` around ``graph.invoke`` and the like. Without it, of two runs on
+        one conversation one wins and the other gets a :class:`ConflictError`.
+
+        Args:
+            thread_id: Which one.
+            timeout: Seconds to wait for another run to end; 0 to give up at once.
+
+        Raises:
+            ConflictError: On entry: another run still holds it.
+        """
+        return claim(self.database, str(thread_id), timeout=timeout)
+
     def get_next_version(self, current: Any, channel: None) -> str:
-        """The next version of a channel: a number that sorts as text, and what keeps two forks apart."""
-        number = int(str(current).split(".")[0]) if current is not None else 0
-        return f"{number + 1:010}.{secrets.token_hex(5)}"
+        """The next version of a channel: a number that sorts as text, and what keeps two forks apart.
+
+        As many digits as LangGraph's own savers use. LangGraph's server puts versions of that form into the
+        conversations that it continues, and a shorter number would sort above every one of them: what is
+        said there would look older than what was said before, and be passed over.
+        """
+        digits = str(current or 0).split(".")[0]
+        width = (
+            len(digits) if isinstance(current, str) else _VERSION_DIGITS
+        )  # threads keep the form they have
+        return f"{int(digits) + 1:0{width}}.{secrets.token_hex(5)}"
 
     # Async twins
 

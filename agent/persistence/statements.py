@@ -20,7 +20,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.sql import Select
 
-from agent.persistence.dialects import insert
+from agent.persistence.dialects import insert, joined
 from agent.persistence.tables import channels, checkpoints, items, threads, writes
 
 MAX_IN = 400
@@ -140,6 +140,17 @@ ITEM_RANGE = (
     .where(_of_channel(items), items.c.seq.between(bindparam("first"), bindparam("last")))
     .order_by(items.c.seq)
 )
+JOINED_ITEMS = {
+    dialect: select(
+        func.count(), func.sum(func.length(items.c.value)), joined(dialect, items.c.value, order=items.c.seq)
+    ).where(
+        _of_channel(items),
+        items.c.seq.between(bindparam("first"), bindparam("last")),
+        items.c.type == bindparam("kind"),
+    )
+    for dialect in ("sqlite", "postgresql")
+}
+"""How many elements of that kind a range has, their bytes in all, and these end to end."""
 
 
 def _ancestors() -> Select[Any]:

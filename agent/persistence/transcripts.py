@@ -31,19 +31,24 @@ def messages_at(
 ) -> tuple[str, list[BaseMessage]] | None:
     """The id of a checkpoint (the newest, if the address names none) and the messages there."""
     fetched = reading.fetch(transaction, serde, address)
-    if fetched is None:
-        return None
+    return None if fetched is None else (fetched.checkpoint_id, messages_of(transaction, serde, fetched))
+
+
+def messages_of(
+    transaction: Transaction, serde: SerializerProtocol, fetched: reading.Fetched
+) -> list[BaseMessage]:
+    """The messages of a checkpoint; those that are kept as deltas take further queries."""
     checkpoint = fetched.decode().checkpoint
     if MESSAGES_CHANNEL in checkpoint["channel_values"]:
-        return fetched.checkpoint_id, _as_messages(checkpoint["channel_values"][MESSAGES_CHANNEL])
+        return _as_messages(checkpoint["channel_values"][MESSAGES_CHANNEL])
     if MESSAGES_CHANNEL not in checkpoint["channel_versions"]:
-        return fetched.checkpoint_id, []
-    here = Address(address.thread_id, address.ns, fetched.checkpoint_id)
+        return []
+    here = Address(fetched.thread_id, fetched.ns, fetched.checkpoint_id)
     found = history.collect(transaction, serde, here, channels=[MESSAGES_CHANNEL])[MESSAGES_CHANNEL]
     messages = _as_messages(found.get("seed", []))
     for _, _, written in found["writes"]:
         messages = merged(messages, written)
-    return fetched.checkpoint_id, messages
+    return messages
 
 
 def merged(messages: Sequence[BaseMessage], written: Any) -> list[BaseMessage]:

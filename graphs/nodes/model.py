@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -21,6 +21,7 @@ from langchain_core.language_models import BaseChatModel, LanguageModelInput
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
 from langchain_core.tools import BaseTool
+from langgraph.constants import TAG_NOSTREAM
 
 from graphs import prompts
 from graphs.context import fit_context, token_budget, well_formed, with_system_prompt
@@ -29,8 +30,18 @@ from graphs.journal import recall
 from graphs.limits import TurnLimits
 from graphs.repair import answer_malformed_calls, answer_open_calls, with_unique_call_ids, without_calls
 from graphs.state import ConversationState
-from graphs.turn import Gaps, unanswered
+from graphs.summary import Summary, SummaryRequest, summary_request, with_summary
+from graphs.turn import Gaps, current_turn, model_calls, unanswered
 from tools.private_loop import PRIVATE_LOOP
+
+
+@dataclass(frozen=True)
+class _Mended:
+    """A conversation in which every call has a result, and whether its turn must end."""
+
+    conversation: list[BaseMessage]
+    repairs: list[BaseMessage]
+    closing: StopReason | None
 
 
 @dataclass(frozen=True)
@@ -39,9 +50,9 @@ class _Request:
 
     runnable: Runnable[LanguageModelInput, AIMessage]
     messages: list[BaseMessage]
-    conversation: list[BaseMessage]
-    repairs: list[BaseMessage]
-    closing: StopReason | None
+    mended: _Mended
+    summary: Summary | None
+    """A new one, to be stored."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,24 +74,47 @@ class ModelNode:
     max_context_tokens: int | None = None
     """Tokens a request may take; by default what the model's profile says."""
 
-    def as_node(self) -> Runnable[ConversationState, dict[str, list[BaseMessage]]]:
+    summarise: bool = False
+    """Whether turns that no longer fit are summarised, in the place of being left out."""
+
+    first_choice: str | None = None
+    """The ``tool_choice`` of the first call in a turn, such as ``"any"``; ``None`` leaves it to the model."""
+
+    briefing: Callable[[Mapping[str, Any]], str] | None = None
+    """What the model is told beside the conversation, from the graph's state. It stands at the end of the
+    request, where it costs nothing of the prefix cache, and is not stored."""
+
+    def as_node(self) -> Runnable[ConversationState, dict[str, Any]]:
         """This node for ``StateGraph.add_node``, synchronous and asynchronous."""
         return RunnableLambda(self.run, self.arun, name="model")
 
-    def run(self, state: ConversationState, config: RunnableConfig) -> dict[str, list[BaseMessage]]:
+    def run(self, state: ConversationState, config: RunnableConfig) -> dict[str, Any]:
         """One step, synchronously."""
         gaps = unanswered(state["messages"])
         known = PRIVATE_LOOP.run(recall(gaps, config)) if gaps else {}
-        request = self._prepare(state, known, gaps)
+        mended = self._mend(state, known, gaps)
+        wanted = self._wanted_summary(mended, state)
+        written = self._quiet.invoke(wanted.messages, config).text if wanted else ""
+        request = self._prepare(state, mended, self._summary(state, wanted, written))
         return self._conclude(request, request.runnable.invoke(request.messages, config))
 
-    async def arun(self, state: ConversationState, config: RunnableConfig) -> dict[str, list[BaseMessage]]:
+    async def arun(self, state: ConversationState, config: RunnableConfig) -> dict[str, Any]:
         """One step, asynchronously."""
         gaps = unanswered(state["messages"])
         known = await recall(gaps, config) if gaps else {}
-        # In a thread: the model may read its tokenizer or template from disk to bind tools or count tokens.
-        request = await asyncio.to_thread(self._prepare, state, known, gaps)
+        mended = self._mend(state, known, gaps)
+        # In threads: the model may read its tokenizer or template from disk to bind tools or count tokens.
+        wanted = await asyncio.to_thread(self._wanted_summary, mended, state)
+        written = (await self._quiet.ainvoke(wanted.messages, config)).text if wanted else ""
+        summary = self._summary(state, wanted, written)
+        request = await asyncio.to_thread(self._prepare, state, mended, summary)
         return self._conclude(request, await request.runnable.ainvoke(request.messages, config))
+
+    @cached_property
+    def _first(self) -> Runnable[LanguageModelInput, AIMessage]:
+        if not self.tools or self.first_choice is None:
+            return self._with_tools
+        return self.model.bind_tools(list(self.tools), tool_choice=self.first_choice)
 
     @cached_property
     def _with_tools(self) -> Runnable[LanguageModelInput, AIMessage]:
@@ -88,7 +122,11 @@ class ModelNode:
         # must load nothing.
         return self.model.bind_tools(list(self.tools)) if self.tools else self.model
 
-    def _prepare(self, state: ConversationState, known: Mapping[str, ToolMessage], gaps: Gaps) -> _Request:
+    @cached_property
+    def _quiet(self) -> Runnable[LanguageModelInput, AIMessage]:
+        return self.model.with_config(tags=[TAG_NOSTREAM])
+
+    def _mend(self, state: ConversationState, known: Mapping[str, ToolMessage], gaps: Gaps) -> _Mended:
         conversation, repairs = answer_open_calls(state["messages"], gaps, known)
         if gaps:
             ids = [call["id"] or "" for _, calls in gaps for call in calls]
@@ -96,44 +134,82 @@ class ModelNode:
         closing = self.limits.reached(conversation, remaining_steps=state.get("remaining_steps"))
         if closing:
             emit({"type": "turn_closing", "reason": closing})
-        offered = () if closing else self.tools
+        return _Mended(conversation, repairs, closing)
+
+    def _wanted_summary(self, mended: _Mended, state: ConversationState) -> SummaryRequest | None:
+        if not self.summarise:
+            return None
+        return summary_request(
+            self._whole(mended, state),
+            state.get("summary"),
+            model=self.model,
+            budget=token_budget(self.model, self.max_context_tokens),
+            tools=() if mended.closing else self.tools,
+        )
+
+    def _summary(
+        self, state: ConversationState, wanted: SummaryRequest | None, written: str
+    ) -> Summary | None:
+        if wanted is None or not written.strip():
+            return state.get("summary") if self.summarise else None
+        emit({"type": "context_summarised", "covered": wanted.covered})
+        return Summary(text=written.strip(), through=wanted.through)
+
+    def _whole(self, mended: _Mended, state: ConversationState) -> list[BaseMessage]:
+        """The conversation with what stands before and behind it in a request."""
+        asked = with_system_prompt(well_formed(mended.conversation), self.system_prompt)
+        return appended(asked, self._appendix(state, mended.closing))
+
+    def _prepare(self, state: ConversationState, mended: _Mended, summary: Summary | None) -> _Request:
+        offered = () if mended.closing else self.tools
+        # Cut with what will be appended already in place, so that the whole request fits.
         fitted = fit_context(
-            with_system_prompt(well_formed(conversation), self.system_prompt),
+            with_summary(self._whole(mended, state), summary),
             model=self.model,
             budget=token_budget(self.model, self.max_context_tokens),
             tools=offered,
         )
         if fitted.dropped or fitted.shortened:
             emit({"type": "context_trimmed", "dropped": fitted.dropped, "shortened": fitted.shortened})
-        messages = _instructed(fitted.messages, closing) if closing else fitted.messages
-        runnable = self.model if closing else self._with_tools
-        return _Request(runnable, messages, conversation, repairs, closing)
+        first = model_calls(current_turn(mended.conversation)) == 0
+        runnable = self.model if mended.closing else self._first if first else self._with_tools
+        changed = summary if summary != state.get("summary") else None
+        return _Request(runnable, fitted.messages, mended, changed)
 
-    def _conclude(self, request: _Request, answer: AIMessage) -> dict[str, list[BaseMessage]]:
+    def _appendix(self, state: ConversationState, closing: StopReason | None) -> str:
+        texts = [self.briefing(state)] if self.briefing is not None else []
+        if closing:
+            texts.append(prompts.last_answer_instruction(closing))
+        return "\n\n".join(text for text in texts if text)
+
+    def _conclude(self, request: _Request, answer: AIMessage) -> dict[str, Any]:
+        mended = request.mended
         if not answer.id:
             answer = answer.model_copy(update={"id": f"run-{uuid.uuid4()}"})
-        if request.closing:
-            metadata = {**answer.response_metadata, "stopped_by": request.closing}
-            answer = without_calls(answer, prompts.gave_up(request.closing))
+        if mended.closing:
+            metadata = {**answer.response_metadata, "stopped_by": mended.closing}
+            answer = without_calls(answer, prompts.gave_up(mended.closing))
             answer = answer.model_copy(update={"response_metadata": metadata})
         else:
-            answer = with_unique_call_ids(answer, request.conversation)
-        return {"messages": [*request.repairs, answer, *answer_malformed_calls(answer)]}
+            answer = with_unique_call_ids(answer, mended.conversation)
+        update: dict[str, Any] = {"messages": [*mended.repairs, answer, *answer_malformed_calls(answer)]}
+        return update if request.summary is None else {**update, "summary": request.summary}
 
 
-def _instructed(messages: Sequence[BaseMessage], reason: StopReason) -> list[BaseMessage]:
-    """The request with an instruction at the end of its last message.
+def appended(messages: Sequence[BaseMessage], text: str) -> list[BaseMessage]:
+    """A request with ``text`` at the end of its last message.
 
     Not as a message of its own: after a tool's result many templates accept neither a system message nor one
     of the user's.
     """
-    instruction = prompts.last_answer_instruction(reason)
-    if not messages:
-        return [HumanMessage(content=instruction)]
+    if not text:
+        return list(messages)
+    if not messages or isinstance(messages[-1], AIMessage):
+        return [*messages, HumanMessage(content=text)]
     *before, last = messages
     content: Any = last.content
     if isinstance(content, str):
-        content = f"{content}\n\n{instruction}"
+        content = f"{content}\n\n{text}"
     else:
-        content = [*content, {"type": "text", "text": instruction}]
+        content = [*content, {"type": "text", "text": text}]
     return [*before, last.model_copy(update={"content": content})]

@@ -14,7 +14,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 from langchain_core.messages import ToolCall, ToolMessage
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
@@ -23,6 +23,7 @@ from langgraph.errors import GraphBubbleUp
 from langgraph.types import Send
 
 from graphs import prompts
+from graphs.decisions import is_approved
 from graphs.events import emit
 from graphs.journal import CallJournal, is_paused, recorded
 from graphs.repair import error_result
@@ -39,13 +40,18 @@ class ToolTask(TypedDict):
     call: ToolCall
     message_id: str
     """The id of the answer that made the call."""
+    approved: NotRequired[bool]
+    """Whether a person approved the call as it stands; missing in tasks stored by graphs that ask nobody."""
 
 
 def send_calls(state: ConversationState, node: str) -> list[Send]:
     """One task for ``node`` per call of the latest answer that has no result."""
     answer = last_answer(state["messages"])
     message_id = (answer.id if answer else None) or ""
-    return [Send(node, ToolTask(call=call, message_id=message_id)) for call in open_calls(state["messages"])]
+    return [
+        Send(node, ToolTask(call=call, message_id=message_id, approved=is_approved(answer, call)))
+        for call in open_calls(state["messages"])
+    ]
 
 
 @dataclass(frozen=True)
@@ -121,13 +127,16 @@ class ToolNode:
                 text = prompts.unknown_outcome(call["name"])
                 return _Result((error_result(call["id"], call["name"], text),))
             await page.restart()
-        return await self._execute(tool, call, config, page)
+        return await self._execute(tool, task, config, page)
 
     async def _execute(
-        self, tool: BaseTool, call: ToolCall, config: RunnableConfig, page: CallJournal | None
+        self, tool: BaseTool, task: ToolTask, config: RunnableConfig, page: CallJournal | None
     ) -> _Result:
+        approved = task.get("approved", False)
         try:
-            outcome = await acall(tool, call, config=config, propagate=(GraphBubbleUp,))
+            outcome = await acall(
+                tool, task["call"], config=config, approved=approved, propagate=(GraphBubbleUp,)
+            )
         except GraphBubbleUp:
             if page:
                 await page.pause()

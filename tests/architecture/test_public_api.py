@@ -14,7 +14,15 @@ from agent import errors
 ROOT = Path(__file__).parents[2]
 
 EXPORTS = {
-    "agent": ["ChatVLLM", "ConversationStore", "VLLM", "create_vllm_chat_model", "open_checkpointer"],
+    "agent": [
+        "ChatVLLM",
+        "ConversationStore",
+        "VLLM",
+        "create_vllm_chat_model",
+        "list_models",
+        "open_checkpointer",
+        "plan_fit",
+    ],
     "agent.engines": [
         "Engine",
         "EngineConfig",
@@ -26,7 +34,25 @@ EXPORTS = {
         "open_engine",
         "release_engine",
     ],
-    "graphs": ["GRAPHS", "build_react_graph", "draw_mermaid", "draw_png", "draw_svg", "find_graph"],
+    "graphs": [
+        "Approve",
+        "Edit",
+        "GRAPHS",
+        "Reject",
+        "Respond",
+        "Worker",
+        "build_approval_graph",
+        "build_plan_execute_graph",
+        "build_react_graph",
+        "build_retrieval_graph",
+        "build_supervisor_graph",
+        "decide",
+        "draw_mermaid",
+        "draw_png",
+        "draw_svg",
+        "find_graph",
+        "waiting_calls",
+    ],
 }
 
 

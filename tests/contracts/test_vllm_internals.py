@@ -159,6 +159,38 @@ def test_parsers_that_wait_are_told_of_the_end(modules: dict[str, Any]) -> None:
         expect(name in source, f"a stream ends without {name}, on which our parsers rest")
 
 
+def test_batches_get_the_size_that_suits_a_server(modules: dict[str, Any]) -> None:
+    from vllm.usage.usage_lib import UsageContext
+
+    for sizes in modules["arg_utils"].EngineArgs.get_batch_defaults(1):
+        expect(UsageContext.OPENAI_API_SERVER in sizes, "batch sizes are not chosen for servers any more")
+        expect(UsageContext.ENGINE_CONTEXT not in sizes, "batch sizes are chosen for engines alone, too")
+
+
+def test_the_workers_of_several_cards_end_with_this_process(modules: dict[str, Any]) -> None:
+    from vllm import envs
+    from vllm.v1.executor import multiproc_executor
+
+    expect("VLLM_WORKER_MULTIPROC_METHOD" in envs.environment_variables, "workers are started in another way")
+    source = inspect.getsource(multiproc_executor.WorkerProc)
+    for part in ("monitor_death_pipe(", "death_pipe.recv()"):
+        expect(part in source, f"workers do not watch for the end of their parent with {part!r}")
+    expect("daemon=True" in source, "workers would be waited for at exit")
+
+
+def test_a_given_template_spares_the_search_for_one(modules: dict[str, Any]) -> None:
+    from vllm.config import ModelConfig
+    from vllm.renderers import hf
+
+    expect(hasattr(hf, "HfRenderer"), "vllm.renderers.hf has no HfRenderer")
+    expect(isinstance(ModelConfig.is_multimodal_model, property), "ModelConfig.is_multimodal_model is gone")
+    source = inspect.getsource(hf.resolve_chat_template)
+    expect(
+        source.index("if chat_template is not None") < source.index("_try_get_processor_chat_template"),
+        "a given chat template does not come first",
+    )
+
+
 def test_records(modules: dict[str, Any]) -> None:
     engine = modules["engine"]
     failed = engine.EngineCoreOutput("id", [], finish_reason=engine.FinishReason.ERROR)

@@ -1,20 +1,31 @@
-"""Files that LangGraph's own SQLite saver wrote, taken over whole."""
+"""Databases that LangGraph's own savers wrote, taken over whole."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Annotated, Any, TypedDict
 
 import pytest
 from langchain_core.messages import AIMessage, AnyMessage, HumanMessage
 from langgraph.channels.delta import DeltaChannel
+from langgraph.checkpoint.base import BaseCheckpointSaver
+from langgraph.checkpoint.postgres import PostgresSaver
 from langgraph.checkpoint.sqlite import SqliteSaver
 from langgraph.graph import START, StateGraph
 from langgraph.graph.message import add_messages
 from langgraph.types import Command, interrupt
+from postgres_server import PASSWORD
 
-from agent.errors import DatabaseError
-from agent.persistence import ConversationStore, import_langgraph_sqlite, open_checkpointer
+from agent.errors import ConfigurationError, DatabaseError
+from agent.persistence import (
+    ConversationStore,
+    Imported,
+    import_langgraph_postgres,
+    import_langgraph_sqlite,
+    open_checkpointer,
+)
 
 
 def fold(messages: list[Any], written: list[Any]) -> list[Any]:
@@ -46,21 +57,40 @@ def on(thread_id: str) -> Any:
     return {"configurable": {"thread_id": thread_id}}
 
 
+Opener = Callable[[str], AbstractContextManager[BaseCheckpointSaver[Any]]]
+SAVERS: dict[str, tuple[Opener, Callable[..., Imported]]] = {
+    "sqlite": (SqliteSaver.from_conn_string, import_langgraph_sqlite),
+    "postgresql": (PostgresSaver.from_conn_string, import_langgraph_postgres),
+}
+
+
+@pytest.fixture(params=list(SAVERS))
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def source(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> str:
+    if kind == "postgresql":
+        return str(request.getfixturevalue("postgres_url"))
+    return str(tmp_path / "official.sqlite")
+
+
 @pytest.mark.parametrize("state", [Whole, Delta])
-def test_everything_is_taken_over(tmp_path: Path, state: type) -> None:
-    source = tmp_path / "official.sqlite"
-    with SqliteSaver.from_conn_string(str(source)) as official:
+def test_everything_is_taken_over(tmp_path: Path, kind: str, source: str, state: type) -> None:
+    opener, take_over = SAVERS[kind]
+    with opener(source) as official:
+        official.setup()  # type: ignore[attr-defined]
         graph = build(official, state)
         for turn in range(7):
             graph.invoke({"messages": [HumanMessage(f"turn {turn}")]}, on("long"))
         graph.invoke({"messages": [HumanMessage("ask me")]}, on("waiting"))
         expected = [snapshot.values for snapshot in graph.get_state_history(on("long"))]
-    content = source.read_bytes()
 
     with open_checkpointer(tmp_path / "ours.sqlite") as saver:
-        report = import_langgraph_sqlite(saver, source)
+        report = take_over(saver, source)
         assert set(report.imported) == {"long", "waiting"}
-        assert set(import_langgraph_sqlite(saver, source).skipped) == {"long", "waiting"}
+        assert set(take_over(saver, source).skipped) == {"long", "waiting"}
         graph = build(saver, state)
         assert [snapshot.values for snapshot in graph.get_state_history(on("long"))] == expected
         store = ConversationStore(saver)
@@ -74,7 +104,29 @@ def test_everything_is_taken_over(tmp_path: Path, state: type) -> None:
         assert resumed["messages"][-1].text == "yes"
         graph.invoke({"messages": [HumanMessage("more")]}, on("long"))
         assert [m.text for m in graph.get_state(on("long")).values["messages"]][-2:] == ["more", "re: more"]
-    assert source.read_bytes() == content
+    with opener(source) as official:  # it was only read
+        history = [snapshot.values for snapshot in build(official, state).get_state_history(on("long"))]
+        assert history == expected
+
+
+def test_into_the_database_that_they_are_in(postgres_url: str) -> None:
+    with PostgresSaver.from_conn_string(postgres_url) as official:
+        official.setup()
+        build(official, Whole).invoke({"messages": [HumanMessage("hello")]}, on("t"))
+    with open_checkpointer(postgres_url) as saver:
+        assert import_langgraph_postgres(saver, postgres_url).imported == ("t",)
+        assert [m.text for m in ConversationStore(saver).get("t").messages] == ["hello", "re: hello"]
+
+
+def test_a_database_that_is_none_of_theirs_is_refused(tmp_path: Path, postgres_url: str) -> None:
+    with open_checkpointer(tmp_path / "ours.sqlite") as saver:
+        with pytest.raises(DatabaseError, match="holds no conversations of LangGraph") as caught:
+            import_langgraph_postgres(saver, postgres_url)
+        assert PASSWORD not in str(caught.value)
+        with pytest.raises(ConfigurationError, match="no address of a PostgreSQL"):
+            import_langgraph_postgres(saver, str(tmp_path / "file"))
+        with pytest.raises(DatabaseError, match="is the server running"):
+            import_langgraph_postgres(saver, "postgresql://127.0.0.1:1/x")
 
 
 def test_something_else_is_refused(tmp_path: Path) -> None:

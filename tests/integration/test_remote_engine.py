@@ -115,6 +115,7 @@ def test_the_same_calls_in_process_and_over_http(
     expected = facts(here.invoke(question, max_tokens=64))
     assert facts(there.invoke(question, max_tokens=64)) == expected
     assert facts(streamed(there, question, max_tokens=64)) == expected
+    assert facts(streamed(here, question, max_tokens=64)) == expected
     if choice in ("required", "multiply"):
         assert expected["calls"]
     if choice == "multiply":

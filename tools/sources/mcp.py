@@ -1,8 +1,10 @@
 """MCP servers over stdio and streamable HTTP as a source of tools, with the official client.
 
 Each server has one long-lived session, owned by one task on an event loop of its own, so that it can be used
-from every loop and thread. A server that dies or hangs loses its session; the next call, or the next health
-check, opens another one. A call is never repeated: what was sent may have taken effect.
+from every loop and thread. A server that dies or hangs loses its session; another one is opened by the next
+call, and without one after a while, so that a server which starts late or comes back is found. Its list of
+tools is read again at each health check, and at once where the server tells that it has changed. A call is
+never repeated: what was sent may have taken effect.
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ logger = logging.getLogger(__name__)
 _EMPTY: Mapping[str, str] = MappingProxyType({})
 _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_-]")
 _PAGES = 100  # of a list of tools: a server that never ends its list must not hang us
+_LONGEST_PAUSE = 300.0  # seconds between two attempts to reach a server that is gone
 _LEAVING = 6.0  # seconds: the client itself waits a while for a server to leave before it kills it
 _loop = PrivateLoop()
 
@@ -91,14 +94,33 @@ class McpConnection:
         self._owner: asyncio.Task[None] | None = None
         self._client: asyncio.Future[Any] | None = None
         self._check = asyncio.Event()
+        self._revival: asyncio.Task[None] | None = None
         self._closed = False
         self._healthy = False
+        self._error: str | None = None
+        self._listed: list[Any] = []
+        self._changes = 0
         atexit.register(self.close)
 
     @property
     def healthy(self) -> bool:
         """Whether the server answered when it was last spoken to."""
         return self._healthy
+
+    @property
+    def error(self) -> str | None:
+        """Why it does not answer; ``None`` if it does, or was not spoken to yet."""
+        return None if self._healthy else self._error
+
+    @property
+    def changes(self) -> int:
+        """Counts the times that the server's list of tools has changed since the first one was read."""
+        return self._changes
+
+    def latest_tools(self) -> list[BaseTool]:
+        """The tools of the list that was read last; nothing is asked."""
+        policy = ToolPolicy(timeout=self.server.timeout + 1)  # our own timeout says which server it was
+        return [with_policy(_tool(self, each), policy) for each in self._listed]
 
     def tools(self) -> list[BaseTool]:
         """Ask the server for its tools.
@@ -113,11 +135,11 @@ class McpConnection:
                 f"{self.source} needs the MCP client: pip install 'vllm-agent[mcp]'"
             ) from error
         try:
-            listed = _loop.run(self._list())
+            _loop.run(self._list())
         except Exception as error:  # the client's own errors, the system's, and groups of both
-            raise ToolRegistrationError(f"{self.source} does not answer: {_words(error)}") from error
-        policy = ToolPolicy(timeout=self.server.timeout + 1)  # our own timeout says which server it was
-        return [with_policy(_tool(self, each), policy) for each in listed]
+            self._error = _words(error)
+            raise ToolRegistrationError(f"{self.source} does not answer: {self._error}") from error
+        return self.latest_tools()
 
     async def call(self, name: str, arguments: dict[str, Any]) -> str:
         """Call a tool by the server's own name for it, from any event loop.
@@ -132,7 +154,7 @@ class McpConnection:
         """End the session, and the server if it was started here."""
         atexit.unregister(self.close)
         self._closed = True
-        if self._owner is not None:
+        if self._owner is not None or self._revival is not None:
             with contextlib.suppress(Exception):
                 _loop.run(self._drop())
 
@@ -163,15 +185,21 @@ class McpConnection:
             raise ToolError(text)
         return text
 
-    async def _list(self) -> list[Any]:
+    async def _list(self) -> None:
         async with asyncio.timeout(self.server.timeout):
             try:
-                return await _all_tools(await self._session())
+                await self._read_list(await self._session())
             except (
                 Exception
             ):  # the session may be one that the server has forgotten: once more, with a new one
                 await self._drop()
-                return await _all_tools(await self._session())
+                await self._read_list(await self._session())
+
+    async def _read_list(self, client: Any) -> None:
+        listed = await _all_tools(client)
+        if listed != self._listed:
+            self._listed = listed
+            self._changes += 1
 
     async def _session(self) -> Any:
         if self._closed:
@@ -184,34 +212,73 @@ class McpConnection:
 
     async def _drop(self) -> None:
         owner, self._owner, self._healthy = self._owner, None, False
+        if self._closed:
+            if self._revival is not None:
+                self._revival.cancel()
+        else:
+            self._revive_later()
         if owner is not None and not owner.done():
             owner.cancel()
             await asyncio.wait({owner}, timeout=_LEAVING)
+
+    def _revive_later(self) -> None:
+        if self._revival is None or self._revival.done():
+            self._revival = asyncio.create_task(self._revive())
+
+    async def _revive(self) -> None:
+        """Look for a server that is gone, ever more seldom, until it answers."""
+        pause = self.server.health_interval
+        while not self._healthy:
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, _LONGEST_PAUSE)
+            with contextlib.suppress(Exception):  # why not is logged by the owner, and kept
+                async with asyncio.timeout(self.server.timeout):
+                    await self._read_list(await self._session())
 
     async def _own(self, opened: asyncio.Future[Any]) -> None:
         """Hold one session: the client's context must be left in the task that entered it."""
         try:
             async with contextlib.AsyncExitStack() as stack:
                 async with asyncio.timeout(self.server.timeout):
-                    client = await stack.enter_async_context(await _client(self.server, stack))
-                self._healthy = True
+                    client = await stack.enter_async_context(await _client(self.server, stack, self._heard))
+                self._healthy, self._error = True, None
                 opened.set_result(client)
+                listening = asyncio.create_task(self._listen(client))
+                stack.callback(listening.cancel)
                 while True:
                     self._check.clear()
                     with contextlib.suppress(TimeoutError):
                         await asyncio.wait_for(self._check.wait(), self.server.health_interval)
                     async with asyncio.timeout(self.server.timeout):
-                        await _all_tools(client)
+                        await self._read_list(client)
         except asyncio.CancelledError:
             opened.cancel()
             raise
         except Exception as error:
-            logger.warning("%s was lost: %s", self.source, _words(error))
+            self._error = _words(error)
+            logger.warning("%s was lost: %s", self.source, self._error)
             if not opened.done():
-                opened.set_exception(ToolError(_words(error)))
+                opened.set_exception(ToolError(self._error))
                 opened.exception()  # looked at, also where nobody waits any more
+            self._healthy = False
+            if not self._closed:
+                self._revive_later()
         finally:
             self._healthy = False
+
+    async def _listen(self, client: Any) -> None:
+        """Have the list read again when a server of the newer protocol says that it has changed."""
+        with contextlib.suppress(
+            Exception
+        ):  # not every server offers it: the health check reads the list too
+            async with client.listen(tools_list_changed=True) as changes:
+                async for _ in changes:
+                    self._check.set()
+
+    async def _heard(self, message: Any) -> None:
+        """The same for servers of the older protocol, which send it unasked."""
+        if type(message).__name__ == "ToolListChangedNotification":
+            self._check.set()
 
 
 class McpTool(BaseTool):
@@ -235,7 +302,7 @@ def _tool(connection: McpConnection, listed: Any) -> BaseTool:
     return tool
 
 
-async def _client(server: McpServer, stack: contextlib.AsyncExitStack) -> Any:
+async def _client(server: McpServer, stack: contextlib.AsyncExitStack, heard: Any) -> Any:
     from mcp import Client, StdioServerParameters
     from mcp.client.streamable_http import streamable_http_client
 
@@ -244,12 +311,12 @@ async def _client(server: McpServer, stack: contextlib.AsyncExitStack) -> Any:
         parameters = StdioServerParameters(
             command=server.command, args=list(server.args), env=dict(server.env) or None, cwd=server.cwd
         )
-        return Client(parameters, cache=None)
+        return Client(parameters, cache=None, message_handler=heard)
     import httpx2
 
     http = httpx2.AsyncClient(headers=dict(server.headers), timeout=server.timeout)
     await stack.enter_async_context(http)
-    return Client(streamable_http_client(server.url, http_client=http), cache=None)
+    return Client(streamable_http_client(server.url, http_client=http), cache=None, message_handler=heard)
 
 
 async def _all_tools(client: Any) -> list[Any]:

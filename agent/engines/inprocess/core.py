@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import queue
+import signal
 import threading
 import time
 from collections.abc import Callable
@@ -68,12 +69,15 @@ class ThreadCoreClient(InprocClient):  # type: ignore[misc]  # vLLM is untyped f
         failure: list[BaseException] = []
 
         def serve() -> None:
+            # With several cards the core has worker processes, which inherit this: Ctrl-C is for the caller.
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
             # The core is built on the thread that steps it: OpenMP teams belong to the thread that made them.
             try:
                 core_class = type("EngineCore", (_StagedCore,), {"on_stage": staticmethod(on_stage)})
                 self.engine_core = core_class(vllm_config, executor_class, log_stats)
                 with _CORES_LOCK:
                     _CORES.add(self.engine_core)
+                self.engine_core.model_executor.register_failure_callback(self._executor_failed)
             except BaseException as error:  # carried to the caller's thread whole
                 failure.append(error)
                 return
@@ -86,6 +90,15 @@ class ThreadCoreClient(InprocClient):  # type: ignore[misc]  # vLLM is untyped f
         ready.wait()
         if failure:
             raise failure[0]
+
+    def _executor_failed(self) -> None:
+        """A worker process has ended: learn of it now, and not with the next request."""
+
+        def fail() -> None:
+            msg = "a worker process ended"
+            raise RuntimeError(msg)
+
+        self._work.put(fail)
 
     def _serve(self) -> None:
         core = self.engine_core

@@ -16,9 +16,12 @@ _CPU_KV_CACHE_BYTES = 2 << 30
 
 def with_platform_defaults(engine_args: dict[str, Any]) -> dict[str, Any]:
     """Add what this platform needs and the caller did not choose."""
+    # Statistics of every step, which nothing in this process reads: a server has them for its /metrics.
+    quiet = {"disable_log_stats": True}
     if not current_platform.is_cpu():
-        return engine_args
+        return {**quiet, **engine_args}
     defaults: dict[str, Any] = {
+        **quiet,
         # Compiling takes minutes on a CPU and gains little for the models that people run there.
         "enforce_eager": True,
         # vLLM would reserve most of the machine's memory for the KV cache.

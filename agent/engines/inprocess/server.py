@@ -10,6 +10,7 @@ from contextlib import aclosing
 from typing import Any
 from unittest.mock import patch
 
+import torch
 from starlette.datastructures import State
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.entrypoints.launchers.api_server.app_state import init_app_state
@@ -19,6 +20,7 @@ from vllm.entrypoints.openai.completion.protocol import CompletionRequest
 from vllm.entrypoints.serve.engine.protocol import ErrorResponse
 from vllm.entrypoints.serve.exception_handling.error_response import create_error_response
 from vllm.entrypoints.serve.tokenize.protocol import TokenizeCompletionRequest
+from vllm.renderers.hf import HfRenderer
 from vllm.usage.usage_lib import UsageContext
 from vllm.utils.argparse_utils import FlexibleArgumentParser
 from vllm.v1.engine.async_llm import AsyncLLM
@@ -65,11 +67,12 @@ class InProcessServer:
         on_stage("loading")
         check_parser_names(wanted)
         args = AsyncEngineArgs(**with_platform_defaults(engine_args))
-        config = args.create_engine_config(UsageContext.ENGINE_CONTEXT)
+        # Batches of the size that suits the card, as for its server; other uses get 128 requests at most.
+        config = args.create_engine_config(UsageContext.OPENAI_API_SERVER)
         choice, problem = chosen(config.model_config, wanted)
         if choice.reasoning_parser:  # the core must know it: no grammar holds while the model thinks
             args.reasoning_parser = choice.reasoning_parser
-            config = args.create_engine_config(UsageContext.ENGINE_CONTEXT)
+            config = args.create_engine_config(UsageContext.OPENAI_API_SERVER)
 
         def make_client(vllm_config: Any, executor_class: Any, log_stats: bool, **_: Any) -> ThreadCoreClient:
             return ThreadCoreClient(vllm_config, executor_class, log_stats, on_stage)
@@ -116,9 +119,24 @@ class InProcessServer:
         }
         for name, value in {**engine_args, **frontend_args, **parsers}.items():
             setattr(namespace, name, value)
+        namespace.chat_template = namespace.chat_template or self._own_template()
         # The serving layer reads it from here, where its own command line would have put it.
         namespace.structured_outputs_config.reasoning_parser = choice.reasoning_parser or ""
         await init_app_state(self._llm, self._state, namespace, await self._llm.get_supported_tasks())
+
+    def _own_template(self) -> str | None:
+        """Return the template that vLLM would come to anyway; None where it must look for it.
+
+        It asks for a processor's template first, and loads the tokenizer a second time to learn that a
+        text-only model has no processor.
+        """
+        assert self._llm is not None
+        renderer = self._llm.renderer
+        if not isinstance(renderer, HfRenderer) or self._llm.model_config.is_multimodal_model:
+            return None
+        template = getattr(renderer.tokenizer, "chat_template", None)
+        # One of several would hide the others; a text without a bracket would be taken for a path.
+        return template if isinstance(template, str) and "{" in template else None
 
     async def chat(self, request: Request) -> Response:
         """Answer one chat request whole."""
@@ -215,12 +233,23 @@ class InProcessServer:
             return RequestError(message)
         return EngineError(f"vLLM failed on this request: {message}")
 
+    @property
+    def dead(self) -> bool:
+        """Whether the core has failed; it may do so while nobody waits, when a worker process ends."""
+        return self._llm is not None and self._llm.errored
+
     def shutdown(self) -> None:
         """Stop the core and free its memory."""
         llm, self._llm = self._llm, None
         self._state = State()  # drops the serving layer, and with it the last references to the model
         if llm is not None:
             llm.shutdown()
+
+    @staticmethod
+    def return_device_memory() -> None:
+        """Give what torch keeps for later back to the card, where the next engine looks for free memory."""
+        if torch.accelerator.is_available():
+            torch.accelerator.empty_cache()
 
 
 _DEAD = "the engine died while this request was running; the next call starts a fresh one"

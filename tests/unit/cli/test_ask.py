@@ -198,3 +198,26 @@ def test_control_characters_of_a_tool_never_reach_the_terminal(terminal: Termina
     terminal.script(Reply(tool_calls=[call]), "Done.")
     result = terminal.run("run", "Hi", "--model", "scripted")
     assert "\x1b" not in result.stderr
+
+
+def test_other_graphs_answer_too_and_their_work_is_shown(terminal: Terminal) -> None:
+    plan = Reply(tool_calls=[{"name": "Plan", "arguments": {"steps": ["multiply"]}}])
+    done = Reply(tool_calls=[{"name": "Replan", "arguments": {"finished": True, "steps": []}}])
+    terminal.script(plan, CALL, "345", done, "It is 345.")
+    result = terminal.run("run", "What is 15 * 23?", "--model", "scripted", "--graph", "plan_execute")
+    assert result.stdout == "It is 345.\n"
+    for shown in ("1. multiply", "now: multiply", "← 15 * 23 = 345", "--graph plan_execute"):
+        assert shown in result.stderr
+
+    task = Reply(tool_calls=[{"name": "doer", "arguments": {"task": "multiply"}}])
+    terminal.script(task, CALL, "345", "It is 345.")
+    result = terminal.run("run", "What is 15 * 23?", "--model", "scripted", "--graph", "supervisor")
+    assert result.stdout == "It is 345.\n"
+    assert "doer: multiply" in result.stderr
+
+
+def test_a_graph_that_needs_documents_says_so(terminal: Terminal) -> None:
+    terminal.script("Hello.")
+    result = terminal.run("run", "Hi", "--model", "scripted", "--graph", "retrieval")
+    assert result.exit_code == 1
+    assert "retriever=" in result.stderr

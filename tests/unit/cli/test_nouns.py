@@ -10,7 +10,7 @@ import pytest
 from cli_doubles import CALL, Terminal
 
 from agent.cli.console import ago, columns, shorten
-from agent.cli.threads import shortest_ids
+from agent.cli.conversations import shortest_ids
 
 
 def test_threads_are_listed_the_last_used_first(terminal: Terminal) -> None:

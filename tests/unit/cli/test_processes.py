@@ -246,3 +246,58 @@ def test_questions_may_come_from_a_pipe(terminal: Terminal) -> None:
         timeout=PATIENCE,
     )
     assert result.stdout == "Hello.\nFine.\n"
+
+
+PAIR = {
+    "tool_calls": [
+        {"name": "calculator", "arguments": {"expression": "1 + 1"}},
+        {"name": "calculator", "arguments": {"expression": "2 + 2"}},
+    ]
+}
+
+
+def test_chat_asks_about_every_tool_call(terminal: Terminal, chats: list[Chat]) -> None:
+    chat = Chat([PAIR, CALL, "Done."], "--graph", "approval")
+    chats.append(chat)
+    chat.expect("> ")
+    chat.type("Sums\n")
+    chat.expect('→ calculator(expression="1 + 1")', "run it?")
+    chat.type("maybe\n")
+    chat.expect("y, n, e or r", "run it?")
+    chat.type("e\n")
+    chat.expect("arguments as JSON")
+    chat.type('{"expression": "3 + 3"}\n')
+    chat.expect('→ calculator(expression="2 + 2")', "run it?")
+    chat.type("n\n")
+    chat.expect("why not?")
+    chat.type("boring\n")
+    chat.expect("← 3 + 3 = 6", '→ calculator(expression="15 * 23")', "run it?")
+    chat.type("r\n")
+    chat.expect("the result")
+    chat.type("about 350\n")
+    chat.expect("Done.", "> ")
+    assert chat.leave("/quit\n") == 0
+    [thread] = terminal.json("threads", "list")
+    messages = terminal.json("threads", "show", thread["id"])["messages"]
+    results = [message["content"] for message in messages if message["role"] == "tool"]
+    assert len(results) == 3
+    assert "3 + 3 = 6" in results
+    assert any("boring" in text for text in results)
+    assert results[-1] == "about 350"
+
+
+def test_a_chat_left_at_a_question_about_a_call_is_waited_for(terminal: Terminal, chats: list[Chat]) -> None:
+    chat = Chat([CALL], "--graph", "approval")
+    chats.append(chat)
+    chat.expect("> ")
+    chat.type("What is 15 * 23?\n")
+    chat.expect("run it?")
+    chat.type("\x04")
+    chat.expect("waiting for a decision", "--approve", "> ")
+    assert chat.leave("/quit\n") == 0
+    later = Chat(["It is 345."], "--graph", "approval", "--last")
+    chats.append(later)
+    later.expect("not finished", "run it?")
+    later.type("y\n")
+    later.expect("← 15 * 23 = 345", "It is 345.", "> ")
+    assert later.leave("/quit\n") == 0

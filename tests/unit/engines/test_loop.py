@@ -108,6 +108,72 @@ async def test_cancelling_in_the_middle_of_a_step_closes_the_iterator(loop: Engi
     assert source.closed.is_set()
 
 
+class Fast:
+    """Gives a few items without waiting for anybody, then fails."""
+
+    def __init__(self) -> None:
+        self.done = threading.Event()
+
+    async def items(self) -> AsyncIterator[int]:
+        for number in range(5):
+            yield number
+        self.done.set()
+        raise KeyError("at the end")
+
+
+def test_an_iterator_runs_ahead_of_its_consumer(loop: EngineLoop) -> None:
+    source, items = Fast(), []
+
+    def consume() -> None:
+        for item in loop.iterate(source.items()):
+            assert source.done.wait(10), "every item costs a crossing between threads"
+            items.append(item)
+
+    with pytest.raises(KeyError, match="at the end"):
+        consume()
+    assert items == [0, 1, 2, 3, 4]
+
+
+async def test_an_asynchronous_iterator_runs_ahead_of_its_consumer(loop: EngineLoop) -> None:
+    source, items = Fast(), []
+
+    async def consume() -> None:
+        async for item in loop.aiterate(source.items()):
+            assert source.done.wait(10), "every item costs a crossing between threads"
+            items.append(item)
+
+    with pytest.raises(KeyError, match="at the end"):
+        await consume()
+    assert items == [0, 1, 2, 3, 4]
+
+
+def test_stop_ends_those_who_iterate(loop: EngineLoop) -> None:
+    source = Source()
+    threading.Thread(target=lambda: (source.waiting.wait(10), loop.stop())).start()
+    with pytest.raises(EngineClosedError):
+        list(loop.iterate(source.count()))
+    assert source.closed.is_set()
+    with pytest.raises(EngineClosedError):
+        list(loop.iterate(source.count()))
+
+
+async def test_stop_ends_those_who_iterate_elsewhere(loop: EngineLoop) -> None:
+    source = Source()
+    threading.Thread(target=lambda: (source.waiting.wait(10), loop.stop())).start()
+    with pytest.raises(EngineClosedError):
+        async for _ in loop.aiterate(source.count()):
+            pass
+    assert source.closed.is_set()
+
+
+def test_iterating_synchronously_on_the_loop_itself_is_refused(loop: EngineLoop) -> None:
+    async def nested() -> list[int]:
+        return list(loop.iterate(Fast().items()))
+
+    with pytest.raises(RuntimeError, match="wait for itself"):
+        loop.run(nested())
+
+
 def test_a_timeout_in_the_caller_is_a_timeout(loop: EngineLoop) -> None:
     async def call() -> None:
         async with asyncio.timeout(0.05):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import sqlite3
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,8 +17,9 @@ from langchain_core.messages import HumanMessage
 from langgraph.checkpoint.base import empty_checkpoint
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from pydantic import BaseModel
+from sqlalchemy import text
 
-from agent.errors import ConfigurationError, DatabaseError
+from agent.errors import ConfigurationError, DatabaseError, MissingExtraError
 from agent.persistence import ConversationStore, SQLSaver, open_checkpointer
 from agent.persistence.serde import StrictSerializer
 
@@ -185,3 +188,72 @@ def test_encrypted_values_are_not_in_the_file_and_still_stored_once(tmp_path: Pa
         assert connection.execute("SELECT count(*) FROM items").fetchone() == (5,)
     for file in tmp_path.iterdir():
         assert b"swordfish" not in file.read_bytes(), file
+
+
+KEY = "0123456789abcdef0123456789abcdef"
+
+
+def test_aes_at_rest(where: str, tmp_path: Path) -> None:
+    with open_checkpointer(where, encryption_key=KEY) as saver:
+        put(saver)
+        head: Any = saver.get_tuple(CONFIG)
+        saver.put_writes(head.config, [("messages", [HumanMessage("hello again")])], "task")
+        store = ConversationStore(saver)
+        assert [each.text for each in store.get("t").messages] == ["hello " * 20]
+        assert store.doctor() == []
+        with pytest.raises(ConfigurationError, match="cannot be searched"):
+            store.search("hello")
+        tables = ("checkpoints", "channels", "items", "writes")
+        kinds = saver.database.read(
+            lambda each: [row[0] for name in tables for row in each.once(text(f"SELECT type FROM {name}"))]
+        )
+        assert len(kinds) == 4
+        kinds.remove("list")  # how the list of messages is put together; they are in items
+        assert {kind.partition("+")[2] for kind in kinds} == {"aes"}
+    for file in tmp_path.iterdir():
+        assert b"hello" not in file.read_bytes()
+    with open_checkpointer(where, encryption_key=KEY.encode()) as saver:
+        assert saver.get_tuple(CONFIG) == head._replace(pending_writes=saver.get_tuple(CONFIG).pending_writes)  # type: ignore[union-attr]
+    with open_checkpointer(where) as saver, pytest.raises(DatabaseError, match="encryption_key="):
+        saver.get_tuple(CONFIG)
+    other = open_checkpointer(where, encryption_key="another key here")
+    with other as saver, pytest.raises(DatabaseError, match="another key"):
+        saver.get_tuple(CONFIG)
+
+
+def test_a_changed_ciphertext_is_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "c.sqlite"
+    with open_checkpointer(path, encryption_key=KEY) as saver:
+        put(saver)
+    with sqlite3.connect(path) as connection:
+        [(value,)] = connection.execute("SELECT value FROM items").fetchall()
+        connection.execute("UPDATE items SET value = ?", (value[:-1] + bytes([value[-1] ^ 1]),))
+    with (
+        open_checkpointer(path, encryption_key=KEY) as saver,
+        pytest.raises(DatabaseError, match="decrypted"),
+    ):
+        saver.get_tuple(CONFIG)
+
+
+def test_keys_that_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigurationError, match="of 5 bytes: give 16, 24 or 32") as caught:
+        open_checkpointer(":memory:", encryption_key="short")
+    assert "short" not in str(caught.value)
+    with pytest.raises(ConfigurationError, match="not both"):
+        open_checkpointer(":memory:", encryption_key=KEY, cipher=Rot13())
+    monkeypatch.setitem(sys.modules, "Crypto.Cipher", None)
+    with pytest.raises(MissingExtraError, match=r"vllm-agent\[encryption\]"):
+        open_checkpointer(":memory:", encryption_key=KEY)
+
+
+def test_every_file_is_private(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        with open_checkpointer(tmp_path / "new" / "c.sqlite") as saver:
+            put(saver)
+            files = list((tmp_path / "new").iterdir())
+            assert {path.name for path in files} == {"c.sqlite", "c.sqlite-wal", "c.sqlite-shm"}
+            assert {path.stat().st_mode & 0o777 for path in files} == {0o600}
+            assert (tmp_path / "new").stat().st_mode & 0o777 == 0o700
+    finally:
+        os.umask(before)

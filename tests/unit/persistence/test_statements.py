@@ -32,6 +32,7 @@ def constants(dialect: str) -> dict[str, ClauseElement]:
     for module in (sql, journal):
         whole = {name: each for name, each in vars(module).items() if name.lstrip("_").isupper()}
         found |= {name: each for name, each in whole.items() if isinstance(each, Select | Update)}
+    found["JOINED_ITEMS"] = sql.JOINED_ITEMS[dialect]
     return found | {f"insert {name}": each for name, each in vars(sql.Inserts(dialect)).items()}
 
 

@@ -4,7 +4,7 @@ import os
 import sys
 from pathlib import Path
 
-from mcp.server.mcpserver import MCPServer
+from mcp.server.mcpserver import Context, MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
 
 server = MCPServer("test")
@@ -20,6 +20,14 @@ def add(a: int, b: int, config: str = "") -> str:
 def pid() -> str:
     """Tell the process."""
     return str(os.getpid())
+
+
+@server.tool()
+async def grow(context: Context) -> str:
+    """Offer one more tool, and say so."""
+    server.add_tool(lambda: "grown", name="grown", description="Come later.")
+    await context.notify_tools_changed()
+    return "done"
 
 
 @server.tool()

@@ -305,6 +305,82 @@ async def test_a_thread_past_its_time_is_given_up_on_and_this_is_said():
     assert outcome.seconds < 30
 
 
+@pytest.mark.parametrize("way", ["timeout", "cancel"])
+async def test_a_thread_in_python_code_is_stopped_and_cleans_up(way):
+    began, cleaned, steps = threading.Event(), threading.Event(), []
+
+    @tool(policy=ToolPolicy(timeout=0.2 if way == "timeout" else None))
+    def spin() -> None:
+        """Spin."""
+        try:
+            while True:
+                steps.append(1)
+                began.set()
+                time.sleep(0.001)
+        finally:
+            cleaned.set()
+
+    task = asyncio.create_task(acall(spin, request(spin)))
+    if way == "timeout":
+        outcome = await task
+        assert isinstance(outcome.error, ToolTimeoutError)
+        assert "it was stopped" in text_of(outcome)
+    else:
+        await asyncio.to_thread(began.wait, 30)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    assert await asyncio.to_thread(cleaned.wait, 30)
+    count = len(steps)
+    await asyncio.sleep(0.1)
+    assert len(steps) == count
+
+
+async def test_a_thread_that_was_given_up_on_does_nothing_more_when_its_wait_ends():
+    release, ended, effects = threading.Event(), threading.Event(), []
+
+    @tool(policy=ToolPolicy(timeout=0.05))
+    def late() -> None:
+        """Pay, late."""
+        try:
+            release.wait(60)
+            effects.append("paid")
+        finally:
+            ended.set()
+
+    assert "may still be running" in text_of(await acall(late, request(late)))
+    release.set()
+    assert await asyncio.to_thread(ended.wait, 30)
+    assert effects == []
+
+
+async def test_what_is_done_in_the_last_moment_counts(monkeypatch):
+    monkeypatch.setattr("tools.threads.StoppableThread.stop", lambda self: release.set())
+    release = threading.Event()
+
+    @tool(policy=ToolPolicy(timeout=0.05))
+    def just() -> str:
+        """Make it."""
+        release.wait(60)
+        return "paid"
+
+    assert text_of(await acall(just, request(just))) == "paid"
+
+
+async def test_stopping_many_threads_at_the_moment_they_end_loses_none():
+    @tool(policy=ToolPolicy(timeout=0.02))
+    def brief(seconds: float) -> str:
+        """Take a while."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            pass
+        return "done"
+
+    outcomes = [await acall(brief, request(brief, seconds=0.015 + 0.0005 * n)) for n in range(20)]
+    assert {type(each.error) for each in outcomes} <= {type(None), ToolTimeoutError}
+    assert all(each.message is not None for each in outcomes)
+
+
 def test_a_hanging_thread_does_not_keep_the_process_alive():
     script = textwrap.dedent("""
         import time

@@ -76,7 +76,7 @@ def registry() -> Iterator[ToolRegistry]:
 
 async def test_tools_of_a_server_over_stdio(registry):
     registry.add_mcp(stdio())
-    assert registry.names == ("it_add", "it_fail", "it_pid")
+    assert registry.names == ("it_add", "it_fail", "it_grow", "it_pid")
     assert "MCP server 'it'" in registry.describe("it_add").source
     assert registry.describe("it_add").parameters["required"] == ["a", "b"]
     assert ask(registry, "it_add", a=2, b=3, config="!").message.text == "5!"
@@ -104,7 +104,8 @@ def test_a_killed_server_costs_only_its_own_tools_and_comes_back(registry):
 
 
 def test_a_stopped_server_is_given_up_on_and_replaced(registry):
-    registry.add_mcp(stdio(timeout=5))
+    registry.add_mcp(stdio(timeout=5, health_interval=600))
+    eventually(lambda: registry.refresh() or "it_pid" in registry)  # 5 s may not be enough for a start
     first = int(ask(registry, "it_pid").message.text)
     os.kill(first, signal.SIGSTOP)
     outcome = ask(registry, "it_pid")
@@ -133,6 +134,69 @@ def test_lists_are_read_again(registry, tmp_path):
     eventually(lambda: ask(registry, "it_pid").ok)
     registry.refresh()
     assert ask(registry, "it_extra").message.text == "extra"
+
+
+def test_a_list_that_changes_is_taken_over_without_being_asked_for(registry):
+    registry.add_mcp(stdio(health_interval=600))
+    assert ask(registry, "it_grow").message.text == "done"
+    eventually(lambda: "it_grown" in registry)
+    assert ask(registry, "it_grown").message.text == "grown"
+    assert registry.describe("it_grown").source == registry.describe("it_add").source
+
+
+async def test_servers_of_the_older_protocol_send_their_changes_unasked():
+    from mcp_types import PromptListChangedNotification, ToolListChangedNotification
+
+    connection = source.McpConnection(stdio())
+    await connection._heard(PromptListChangedNotification())
+    assert not connection._check.is_set()
+    await connection._heard(ToolListChangedNotification())
+    assert connection._check.is_set()
+    connection.close()
+
+
+def test_a_server_that_starts_late_is_found_by_itself(registry):
+    port = free_port()
+    registry.add_mcp(
+        McpServer(name="late", url=f"http://127.0.0.1:{port}/mcp", timeout=10, health_interval=0.3)
+    )
+    assert "does not answer" in str(registry.problems[0].error)
+    with http_server(port):
+        eventually(lambda: "late_add" in registry)
+        assert registry.problems == ()
+        assert ask(registry, "late_add", a=2, b=3).message.text == "5"
+    eventually(lambda: registry.problems)  # the next look at its health
+    assert "late_add" in registry  # it may come back
+    with http_server(port):
+        eventually(lambda: registry.problems == ())
+
+
+def test_a_killed_server_is_started_again_by_itself(registry):
+    registry.add_mcp(stdio(health_interval=0.3, timeout=20))
+    first = int(ask(registry, "it_pid").message.text)
+    os.kill(first, signal.SIGKILL)
+    eventually(lambda: gone(first))
+    (connection,) = registry._connections
+    eventually(lambda: not connection.healthy)
+    eventually(lambda: connection.healthy)
+    assert int(ask(registry, "it_pid").message.text) != first
+
+
+def test_a_clash_that_comes_later_is_a_problem_and_the_old_tools_stay(registry):
+    @tool("it_grown")
+    def mine() -> str:
+        """Clash."""
+        return "mine"
+
+    registry.add(mine)
+    registry.add_mcp(stdio(health_interval=600))
+    ask(registry, "it_grow")
+    eventually(lambda: registry.problems)
+    assert "'it_grown': one from" in str(registry.problems[0].error)
+    assert ask(registry, "it_grown").message.text == "mine"
+    assert ask(registry, "it_add", a=1, b=1).message.text == "2"
+    with pytest.raises(ToolRegistrationError, match="it_grown"):
+        registry.refresh()
 
 
 def test_a_server_over_http_that_restarts(registry):

@@ -1,0 +1,112 @@
+"""Decisions about tool calls where nobody sits at a terminal: said, and given by flags."""
+
+from __future__ import annotations
+
+import pytest
+from cli_doubles import Terminal
+
+from agent.engines import Reply
+
+PAIR = Reply(
+    tool_calls=[
+        {"name": "calculator", "arguments": {"expression": "1 + 1"}, "id": "call-a"},
+        {"name": "calculator", "arguments": {"expression": "2 + 2"}, "id": "call-b"},
+    ]
+)
+ASKING = ("--model", "scripted", "--graph", "approval")
+
+
+def wait_for_decisions(terminal: Terminal) -> str:
+    terminal.script(PAIR)
+    printed = terminal.json("run", "Sums", *ASKING)
+    assert [(each["id"], each["arguments"]["expression"]) for each in printed["waiting"]] == [
+        ("call-a", "1 + 1"),
+        ("call-b", "2 + 2"),
+    ]
+    assert [message["role"] for message in printed["messages"]] == ["user", "assistant"]
+    return str(printed["thread_id"])
+
+
+def results(printed: dict[str, list[dict[str, str]]]) -> dict[str, str]:
+    return {m["tool_call_id"]: m["content"] for m in printed["messages"] if m["role"] == "tool"}
+
+
+def test_without_a_terminal_it_says_what_waits_and_how_to_go_on(terminal: Terminal) -> None:
+    terminal.script(PAIR)
+    result = terminal.run("run", "Sums", *ASKING)
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert 'call-a  → calculator(expression="1 + 1")' in result.stderr
+    assert "--graph approval --approve ID" in result.stderr
+    [thread] = terminal.json("threads", "list")
+    assert thread["status"] != "idle"
+
+
+def test_each_flag_reaches_its_call(terminal: Terminal) -> None:
+    thread = wait_for_decisions(terminal)
+    terminal.script("Done.")
+    edit = 'call-a={"expression": "3 + 3"}'
+    printed = terminal.json("resume", thread, *ASKING, "--respond", "call-b=4, I think", "--edit", edit)
+    assert results(printed) == {"call-a": "3 + 3 = 6", "call-b": "4, I think"}
+    assert printed["answer"] == "Done."
+    assert "waiting" not in printed
+
+
+def test_decisions_may_come_one_after_the_other(terminal: Terminal) -> None:
+    thread = wait_for_decisions(terminal)
+    engine = terminal.script()
+    printed = terminal.json("resume", thread, *ASKING, "--approve", "call-a")
+    assert [each["id"] for each in printed["waiting"]] == ["call-b"]
+    assert not engine.requests
+    terminal.script("Done.", "Four.")
+    printed = terminal.json("resume", thread, "And now?", *ASKING, "--reject", "call-b=dull")
+    assert results(printed)["call-a"] == "1 + 1 = 2"
+    assert "dull" in results(printed)["call-b"]
+    assert printed["answer"] == "Four."
+
+
+def test_decisions_for_another_graph_are_told_where_to_go(terminal: Terminal) -> None:
+    thread = wait_for_decisions(terminal)
+    terminal.script("No.")
+    result = terminal.run("resume", thread, "--model", "scripted", "--approve", "call-a")
+    assert result.exit_code == 1
+    assert "give its --graph" in result.stderr
+
+
+def test_all_may_be_approved_at_once(terminal: Terminal) -> None:
+    wait_for_decisions(terminal)
+    terminal.script("Done.")
+    result = terminal.run("resume", *ASKING, "--approve", "all")
+    assert result.stdout == "Done.\n"
+    assert "← 1 + 1 = 2" in result.stderr
+
+
+def test_a_question_does_not_answer_for_a_person(terminal: Terminal) -> None:
+    thread = wait_for_decisions(terminal)
+    terminal.script("No.")
+    result = terminal.run("resume", thread, "And now?", *ASKING)
+    assert result.exit_code == 1
+    assert "waits for decisions about call-a, call-b" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("flags", "code", "words"),
+    [
+        (("--approve", "call-x"), 1, "waiting: call-a, call-b"),
+        (("--approve", "call-"), 2, "several"),
+        (("--approve", "call-a", "--reject", "call-a"), 2, "two decisions"),
+        (("--edit", "call-a=[1]"), 2, "ID=JSON"),
+        (("--edit", "all={}"), 1, "no call 'all'"),
+        (("--respond", "call-a"), 2, "ID=TEXT"),
+        (("--approve", "call-a=1"), 2, "--edit"),
+    ],
+)
+def test_a_wrong_flag_decides_nothing(
+    terminal: Terminal, flags: tuple[str, ...], code: int, words: str
+) -> None:
+    thread = wait_for_decisions(terminal)
+    terminal.script("No.")
+    result = terminal.run("resume", thread, *ASKING, *flags)
+    assert result.exit_code == code
+    assert words in result.stderr
+    printed = terminal.json("resume", thread, *ASKING)
+    assert [each["id"] for each in printed["waiting"]] == ["call-a", "call-b"]

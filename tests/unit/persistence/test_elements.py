@@ -1,0 +1,132 @@
+"""Long lists come back as they were stored, whichever way their elements are fetched."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from langchain_core.messages import (
+    AIMessage,
+    AIMessageChunk,
+    AnyMessage,
+    HumanMessage,
+    RemoveMessage,
+    SystemMessage,
+    ToolMessage,
+)
+from langgraph.checkpoint.base import empty_checkpoint
+from sqlalchemy import delete, update
+
+from agent.errors import DatabaseError
+from agent.persistence import SQLSaver, elements, open_checkpointer
+from agent.persistence.elements import Joined, Rows
+from agent.persistence.tables import items
+
+KEY = ("t", "", "messages")
+
+
+@pytest.fixture
+def saver(where: str) -> Iterator[SQLSaver]:
+    with open_checkpointer(where) as opened:
+        yield opened
+
+
+def conversation(count: int) -> list[Any]:
+    kinds = (
+        lambda n: HumanMessage(f"ünï\0cödé {n} " + "x" * 300, id=f"h{n}"),
+        lambda n: AIMessage(
+            [{"type": "text", "text": "block"}, {"type": "reasoning", "reasoning": "because"}],
+            id=f"a{n}",
+            tool_calls=[{"name": "f", "args": {"x": n}, "id": f"c{n}"}],
+            response_metadata={"at": datetime(2026, 1, 1, tzinfo=UTC), "n": 0},
+            usage_metadata={"input_tokens": 1, "output_tokens": n, "total_tokens": n + 1},
+        ),
+        lambda n: ToolMessage("é" * 2000, tool_call_id=f"c{n - 1}", id=f"t{n}", artifact={"a": [1, None]}),
+        lambda n: SystemMessage("be brief", id=f"s{n}"),
+        lambda n: AIMessageChunk("part", id=f"k{n}"),
+    )
+    return [kinds[n % len(kinds)](n) for n in range(count)]
+
+
+def put(saver: SQLSaver, value: list[Any], version: int = 1) -> None:
+    checkpoint = empty_checkpoint()
+    name = f"{version:010}.a"
+    checkpoint["channel_values"] = {"messages": value}
+    checkpoint["channel_versions"] = {"messages": name}
+    config: Any = {"configurable": {"thread_id": "t", "checkpoint_ns": ""}}
+    if version > 1:
+        config = saver.get_tuple(config).config  # type: ignore[union-attr]
+    saver.put(config, checkpoint, {"source": "loop"}, {"messages": name})
+
+
+def get(saver: SQLSaver) -> Any:
+    found = saver.get_tuple({"configurable": {"thread_id": "t"}})
+    assert found is not None
+    return found.checkpoint["channel_values"]["messages"]
+
+
+def fetched(saver: SQLSaver, first: int, last: int) -> elements.Elements:
+    return saver.database.read(
+        lambda each: elements.fetch_elements(each, saver.serde, KEY, first=first, last=last)
+    )
+
+
+@pytest.mark.parametrize("count", [3, 40, 700])
+def test_messages_come_back_whole_and_in_order(saver: SQLSaver, count: int) -> None:
+    said = conversation(count)
+    put(saver, said)
+    assert isinstance(fetched(saver, 1, count), Joined if count > 32 else Rows)
+    found = get(saver)
+    assert found == said
+    assert [type(each) for each in found] == [type(each) for each in said]
+    assert [each.__dict__ for each in found] == [each.__dict__ for each in said]
+
+
+def test_a_list_that_was_edited_and_pruned(saver: SQLSaver) -> None:
+    said = conversation(100)
+    put(saver, said)
+    edited = [*said[:20], HumanMessage("edited " * 20, id="h20"), *said[21:70], *conversation(103)[100:]]
+    put(saver, edited, version=2)
+    assert get(saver) == edited
+    saver.prune(["t"])  # the numbers of dropped elements leave gaps
+    assert isinstance(fetched(saver, 1, 104), Rows)
+    assert get(saver) == edited
+
+
+def test_a_list_of_other_things_among_messages(saver: SQLSaver) -> None:
+    mixed = [*conversation(50), {"role": "user", "content": "x" * 300}, RemoveMessage("h0"), *conversation(9)]
+    put(saver, mixed)
+    assert isinstance(fetched(saver, 1, len(mixed)), Rows)
+    assert get(saver) == mixed
+
+
+def test_loaded_messages_are_independent(saver: SQLSaver) -> None:
+    said = conversation(50)
+    put(saver, said)
+    first: list[AnyMessage] = get(saver)
+    first[0].content = "changed"
+    first[0].additional_kwargs["x"] = 1
+    first[5].unknown = 1  # type: ignore[union-attr]
+    assert get(saver) == said
+    again = copy.deepcopy(get(saver)[0])
+    assert again.model_copy(update={"name": "Ada"}).model_dump()["name"] == "Ada"
+    assert get(saver)[0].model_fields_set == set(HumanMessage.model_fields)
+
+
+def test_an_element_that_is_several_is_damaged(saver: SQLSaver) -> None:
+    put(saver, conversation(50))
+    [row] = saver.database.read(lambda each: each.once(items.select().where(items.c.seq == 7)))
+    doubled = update(items).where(items.c.seq == 7).values(value=bytes(row[5]) * 2)
+    saver.database.write(lambda each: each.once(doubled))
+    with pytest.raises(DatabaseError, match="damaged"):
+        get(saver)
+
+
+def test_a_missing_element_is_damage(saver: SQLSaver) -> None:
+    put(saver, conversation(50))
+    saver.database.write(lambda each: each.once(delete(items).where(items.c.seq == 7)))
+    with pytest.raises(DatabaseError, match="damaged"):
+        get(saver)
