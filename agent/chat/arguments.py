@@ -72,10 +72,11 @@ class ChatArguments(BaseChatModel):
     """How tools are called; ``"auto"`` takes the model's own format where vLLM has a parser for it."""
 
     tool_parser: str | None = "auto"
-    """vLLM's tool parser for the native protocol; ``"auto"`` finds it from the chat template."""
+    """vLLM's tool parser for the native protocol; ``"auto"`` takes what the model's family needs."""
 
-    reasoning_parser: str | None = None
-    """vLLM's reasoning parser, for models that think aloud."""
+    reasoning_parser: str | None = "auto"
+    """vLLM's reasoning parser; ``"auto"`` takes what the model's family needs, None leaves the model's
+    thinking in its answers."""
 
     chat_template: str | None = None
     """A Jinja chat template, or a path to one, in the place of the model's own."""

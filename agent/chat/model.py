@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from agent.chat.arguments import SAMPLING_FIELDS
 from agent.chat.binding import ChatBinding
 from agent.chat.counting import ChatCounting
+from agent.chat.explaining import Explanation, explanation
 from agent.chat.opening import explain
 from agent.chat.requests import wire_tool_choice, wire_tools
 from agent.chat.session import Session
@@ -184,6 +185,35 @@ class ChatVLLM(ChatCounting):
         )
         parser.may_call = bool(tools) and include_raw
         return structured(self.bind(**kwargs, **arguments), parser, include_raw=include_raw)
+
+    def explain(
+        self,
+        messages: LanguageModelInput,
+        tools: Sequence[Mapping[str, Any] | type | Callable[..., Any] | BaseTool] = (),
+        *,
+        tool_choice: Any = None,
+        **kwargs: Any,
+    ) -> Explanation:
+        """Return the exact prompt, protocol and grammar of a call, without making it. Starts the engine.
+
+        Args:
+            messages: What :meth:`invoke` takes.
+            tools: As for :meth:`bind_tools`.
+            tool_choice: As for :meth:`bind_tools`.
+            kwargs: Further arguments of the call.
+
+        Raises:
+            RequestError: The engine refuses the call, or has no prompts to explain.
+        """
+        if tools:
+            kwargs["tools"] = wire_tools(tools)
+            kwargs["tool_choice"] = wire_tool_choice(tool_choice, kwargs["tools"])
+        request = self._request(self._convert_input(messages).to_messages(), None, kwargs)
+        return self._session.loop.run(self._explained(request))
+
+    async def _explained(self, request: dict[str, Any]) -> Explanation:
+        _, fitted, _ = await self._fitted(request)
+        return await explanation(self._session, fitted)
 
     # -- identity -------------------------------------------------------------------------------------------
 

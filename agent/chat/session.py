@@ -14,6 +14,7 @@ from agent.engines.base import Engine, EngineInfo
 from agent.engines.local import LocalEngine, release_engine
 from agent.engines.loop import EngineLoop
 from agent.errors import ConfigurationError, EngineClosedError, EngineDeadError
+from agent.formats.content import ContentAsData
 from agent.formats.text.engine import TextToolEngine
 
 Opener: TypeAlias = Callable[[], Engine]
@@ -78,8 +79,11 @@ class Session:
                 "protocol='native' needs a chat template that takes tools in a known format, and "
                 f"{info.model} has none; use protocol='text', or give chat_template= and tool_parser="
             )
+            if info.tool_problem:
+                msg = f"protocol='native' cannot be used with {info.model}: {info.tool_problem}"
             raise ConfigurationError(msg)
-        return (TextToolEngine(engine) if protocol == "text" else engine), info, protocol
+        safe = ContentAsData(engine, info)
+        return (TextToolEngine(safe) if protocol == "text" else safe), info, protocol
 
     def close(self) -> None:
         """Give the engine back; the last model on it frees its memory. May be called twice."""

@@ -49,8 +49,44 @@ class EngineInfo:
     """vLLM's tool parser for this model's own call format, or ``"server"`` where a server reads the calls by
     itself; None where it has none or it is unknown."""
 
+    reasoning_parser: str | None = None
+    """vLLM's reasoning parser for this model; None where it does not think aloud or it is unknown."""
+
+    family: str | None = None
+    """The family of models whose format it calls tools in, as in ``agent/protocols/families.toml``."""
+
+    tool_problem: str = ""
+    """Why the model's own format is not used although one is known, or was asked for; with the remedy."""
+
     version: str = ""
     """The engine's software and version, for people to read."""
+
+
+@dataclass(frozen=True)
+class Explained:
+    """What an engine makes of one chat request, before it runs it."""
+
+    prompt: str
+    """The prompt, control tokens included."""
+
+    token_ids: tuple[int, ...]
+    """The prompt as the model gets it."""
+
+    grammar: str | None
+    """What the answer is held to: a grammar, or JSON that describes it as vLLM's structured outputs do."""
+
+
+@runtime_checkable
+class ExplainingEngine(Protocol):
+    """An engine that can say what it makes of a request."""
+
+    async def explain(self, request: Request) -> Explained:
+        """Return what would be given to the model, without running it.
+
+        Raises:
+            RequestError: The engine refuses this request, or cannot tell.
+        """
+        ...
 
 
 @runtime_checkable

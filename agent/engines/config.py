@@ -24,10 +24,10 @@ class EngineConfig:
     """A local directory or a hub id."""
 
     tool_parser: str | None = "auto"
-    """vLLM's name of a tool parser; ``"auto"`` finds it from the chat template, None uses none."""
+    """vLLM's name of a tool parser; ``"auto"`` takes what the model's family needs, None uses none."""
 
-    reasoning_parser: str | None = None
-    """vLLM's name of a reasoning parser."""
+    reasoning_parser: str | None = "auto"
+    """vLLM's name of a reasoning parser; ``"auto"`` takes what the model's family needs, None uses none."""
 
     chat_template: str | None = None
     """A Jinja template, or a path to one, in the place of the model's own."""
@@ -44,7 +44,7 @@ class EngineConfig:
         model: str | os.PathLike[str],
         *,
         tool_parser: str | None = "auto",
-        reasoning_parser: str | None = None,
+        reasoning_parser: str | None = "auto",
         chat_template: str | None = None,
         force: bool = False,
         **arguments: Any,

@@ -19,10 +19,9 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
-from agent.engines.base import EngineInfo, Request, Response, StageCallback
+from agent.engines.base import EngineInfo, Explained, Request, Response, StageCallback
 from agent.engines.config import EngineConfig, check_names
 from agent.engines.failures import start_error
-from agent.engines.families import tool_parser_for
 from agent.engines.hub import check_hub_model
 from agent.engines.loop import EngineLoop
 from agent.engines.memory import large_import, return_memory
@@ -33,9 +32,12 @@ from agent.errors import (
     EngineDeadError,
     MissingExtraError,
 )
+from agent.protocols.choice import Wanted
 
 if TYPE_CHECKING:
     from agent.engines.inprocess import InProcessServer
+
+_LOG = logging.getLogger(__name__)
 
 # Read by vLLM or OpenMP when they are first imported; a value that the user has set stays.
 ENVIRONMENT = {
@@ -102,8 +104,11 @@ class LocalEngine:
         _refuse_in_a_worker()
         self._on_stage("importing")
         arguments = self.config.engine_arguments()
-        if self.config.reasoning_parser is not None:
-            arguments["reasoning_parser"] = self.config.reasoning_parser
+        wanted = Wanted(
+            tool_parser=self.config.tool_parser,
+            reasoning_parser=self.config.reasoning_parser,
+            chat_template=self.config.chat_template,
+        )
         await asyncio.to_thread(
             check_hub_model, self.config.model, download_dir=arguments.get("download_dir")
         )
@@ -124,17 +129,11 @@ class LocalEngine:
         check_names(arguments, inprocess.engine_argument_names())
         server = inprocess.InProcessServer()
         try:
-            model = server.load(arguments, self._on_stage)
-            template = self.config.chat_template or model.chat_template
-            parser = self.config.tool_parser
-            if parser == "auto":
-                parser = tool_parser_for(template)
-            await server.serve(
+            model = server.load(arguments, wanted, self._on_stage)
+            choice, problem = await server.serve(
                 arguments,
+                model.choice,
                 {
-                    "chat_template": self.config.chat_template,
-                    "tool_call_parser": parser,
-                    "enable_auto_tool_choice": parser is not None,
                     "trust_request_chat_template": True,  # requests come from this process only
                     "enable_prompt_tokens_details": True,
                     "tool_strict_level": "parameter",  # arguments are decoded under their schema
@@ -151,14 +150,20 @@ class LocalEngine:
         # Exit hooks run backwards, and those of torch take away what a running engine needs.
         atexit.unregister(_close_all)
         atexit.register(_close_all)
+        if problem := model.problem or problem:
+            problem += _REMEDY
+            _LOG.warning("%s: tools are called by the text protocol, since %s", self.config.model, problem)
         self._server = server
         self._info = EngineInfo(
             kind="in-process",
             model=self.config.model,
             max_model_len=model.max_model_len,
-            chat_template=template,
+            chat_template=choice.chat_template,
             control_tokens=model.control_tokens,
-            tool_parser=parser,
+            tool_parser=choice.tool_parser,
+            reasoning_parser=choice.reasoning_parser,
+            family=choice.family,
+            tool_problem=problem,
             version=inprocess.version(),
         )
         self._on_stage("ready")
@@ -195,6 +200,10 @@ class LocalEngine:
     async def render(self, request: Request) -> list[int]:
         """Return the token ids of the prompt; see :class:`agent.engines.base.Engine`."""
         return await (await self._ready()).render(request)
+
+    async def explain(self, request: Request) -> Explained:
+        """Return what would be given to the model; see :class:`agent.engines.base.ExplainingEngine`."""
+        return await (await self._ready()).explain(request)
 
     def close(self) -> None:
         """Stop the engine and free its memory; callers that wait get :class:`EngineClosedError`."""
@@ -255,6 +264,7 @@ def _quieten() -> None:
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"vllm\b")
 
 
+_REMEDY = "; give tool_parser= or chat_template= so that they fit each other, or protocol='text'"
 _DEAD = "the engine died while this request was running; the next call starts a fresh one"
 _CLOSED = "this engine was closed; build a new model to go on"
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from agent.engines.families import _MARKS
+from agent.protocols.families import Family, families
 
 ADVICE = "vLLM changed under agent/engines/inprocess: adapt that package, then this test"
 
@@ -40,6 +40,12 @@ HOMES = {
     "async_llm": "vllm.v1.engine.async_llm",
     "core": "vllm.v1.engine.core",
     "core_client": "vllm.v1.engine.core_client",
+    "hf": "vllm.renderers.hf",
+    "online_renderer": "vllm.renderers.online_renderer",
+    "parser_manager": "vllm.parser.parser_manager",
+    "abstract_parser": "vllm.parser.abstract_parser",
+    "tool_parsers": "vllm.tool_parsers",
+    "tokenizers": "vllm.tokenizers",
 }
 
 
@@ -79,6 +85,34 @@ def test_version(modules: dict[str, Any]) -> None:
         ("app_state", "init_app_state", ["engine_client", "state", "args", "supported_tasks"]),
         ("serving", "OpenAIServingChat.create_chat_completion", ["self", "request"]),
         ("serving", "OpenAIServingChat.render_chat_request", ["self", "request"]),
+        (
+            "serving",
+            "OpenAIServingChat._make_parser",
+            ["self", "request", "tokenizer", "chat_template_kwargs"],
+        ),
+        ("serving", "OpenAIServingChat._effective_chat_template_kwargs", ["self", "request"]),
+        ("online_renderer", "OnlineRenderer.render_chat", ["self", "request"]),
+        ("hf", "resolve_chat_template", ["tokenizer", "chat_template", "tools", "model_config"]),
+        (
+            "parser_manager",
+            "ParserManager.get_parser",
+            ["tool_parser_name", "reasoning_parser_name", "enable_auto_tools", "is_harmony", "tokenizer"],
+        ),
+        ("abstract_parser", "Parser.adjust_request", ["self", "request"]),
+        ("abstract_parser", "Parser.set_prompt_token_ids", ["self", "prompt_token_ids"]),
+        (
+            "abstract_parser",
+            "Parser.parse",
+            ["self", "model_output", "request", "enable_auto_tools", "model_output_token_ids"],
+        ),
+        (
+            "abstract_parser",
+            "Parser.parse_delta",
+            ["self", "delta_text", "delta_token_ids", "request", "prompt_token_ids", "finished"],
+        ),
+        ("tool_parsers", "ToolParserManager.register_module", ["name", "module"]),
+        ("tool_parsers", "ToolParserManager.import_tool_parser", ["plugin_path"]),
+        ("tokenizers", "cached_tokenizer_from_config", ["model_config"]),
         ("completion_serving", "OpenAIServingCompletion.create_completion", ["self", "request"]),
         ("tokenize_serving", "ServingTokenization.create_tokenize", ["self", "request", "raw_request"]),
         ("error_response", "create_error_response", ["message"]),
@@ -117,6 +151,12 @@ def test_the_core_is_stepped_as_vllms_own_loop_does_it(modules: dict[str, Any]) 
     source = inspect.getsource(modules["core"].EngineCore.__init__)
     for name in ("self.scheduler", "self.batch_queue", "self.step_fn"):
         expect(name in source, f"EngineCore has no {name}")
+
+
+def test_parsers_that_wait_are_told_of_the_end(modules: dict[str, Any]) -> None:
+    source = inspect.getsource(modules["abstract_parser"].DelegatingParser._flush_engine_parsers)
+    for name in ("engine_based_streaming", "finish_streaming"):
+        expect(name in source, f"a stream ends without {name}, on which our parsers rest")
 
 
 def test_batches_get_the_size_that_suits_a_server(modules: dict[str, Any]) -> None:
@@ -234,12 +274,15 @@ def test_the_serving_layer_has_the_parts_that_we_call(modules: dict[str, Any]) -
         expect(f"state.{name} = " in source, f"the state has no {name}")
 
 
-@pytest.mark.parametrize("parser", sorted({parser for _, parser in _MARKS}))
-def test_parsers(parser: str) -> None:
+@pytest.mark.parametrize("family", families(), ids=lambda family: family.name)
+def test_parsers(family: Family) -> None:
+    from vllm.reasoning import ReasoningParserManager
     from vllm.tool_parsers import ToolParserManager
 
-    found = ToolParserManager.get_tool_parser(parser)
-    assert found is not None, f"agent/engines/families.py names {parser!r}, and vllm.tool_parsers has no such"
+    if family.tool_parser is not None:
+        assert ToolParserManager.get_tool_parser(family.tool_parser) is not None
+    if family.reasoning_parser is not None:
+        assert ReasoningParserManager.get_reasoning_parser(family.reasoning_parser) is not None
 
 
 def test_a_core_that_shuts_down_ends_the_distributed_state() -> None:

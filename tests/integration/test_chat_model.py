@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Iterator
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import pytest
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage, ToolMessage
 from langchain_core.tools import BaseTool
+from pydantic import BaseModel
 
 from agent import ChatVLLM, create_vllm_chat_model
 from agent.catalogue.embedded import embedded_model
-from agent.errors import EngineClosedError, RequestError
+from agent.errors import (
+    ConfigurationError,
+    EngineClosedError,
+    RequestError,
+    StructuredOutputError,
+    UnsupportedInputError,
+)
 from tools import default_registry
 
 pytestmark = pytest.mark.engine
@@ -165,7 +174,8 @@ def test_a_closed_model_says_so() -> None:
         model.invoke("Hello!")
 
 
-# The embedded model's own template with tools in the form of Hermes, which vLLM's "hermes" parser reads.
+# The embedded model's own template with tools in the form of Hermes, which vLLM's "hermes" parser reads, and
+# with thinking as Qwen 3 has it.
 HERMES = """{%- if tools %}<|im_start|>system
 You may call these tools:
 <tools>
@@ -176,33 +186,61 @@ You may call these tools:
 For each call write <tool_call>{"name": "...", "arguments": {...}}</tool_call><|im_end|>
 {% endif %}
 {%- for message in messages %}<|im_start|>{{ message.role }}
+{%- if message.reasoning %}
+<think>{{ message.reasoning }}</think>
+{%- endif %}
 {{ message.content }}
 {%- for call in message.tool_calls or [] %}
 <tool_call>{"name": "{{ call.function.name }}", "arguments": {{ call.function.arguments }}}</tool_call>
 {%- endfor %}<|im_end|>
 {% endfor %}
 {%- if add_generation_prompt %}<|im_start|>assistant
-{% endif %}"""
+<think>
+{% if enable_thinking is defined and enable_thinking is false %}
+</think>
+
+{% endif %}{% endif %}"""
+
+# Tokens that the embedded model has for something else and never writes by itself; here they frame a thought.
+THINKING = {"<issue_start>": "<think>", "<issue_closed>": "</think>"}
+
+
+def thinking_copy(directory: Path) -> Path:
+    """Make a copy of the embedded model whose template opens a thought, and whose tokenizer can close it."""
+    changed = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
+    for file in embedded_model().iterdir():
+        if file.name not in changed:
+            (directory / file.name).symlink_to(file)
+    tokenizer = json.loads((embedded_model() / "tokenizer.json").read_text())
+    for token in tokenizer["added_tokens"]:
+        if token["content"] in THINKING:
+            token.update(content=THINKING[token["content"]], special=False)
+    vocabulary = tokenizer["model"]["vocab"]
+    tokenizer["model"]["vocab"] = {THINKING.get(token, token): number for token, number in vocabulary.items()}
+    (directory / "tokenizer.json").write_text(json.dumps(tokenizer))
+    (directory / "tokenizer_config.json").write_text((embedded_model() / "tokenizer_config.json").read_text())
+    (directory / "chat_template.jinja").write_text(HERMES)
+    return directory
 
 
 @pytest.fixture(scope="module")
-def native_model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ChatVLLM]:
-    directory = tmp_path_factory.mktemp("native")
-    for file in embedded_model().iterdir():
-        (directory / file.name).symlink_to(file)
-    (directory / "chat_template.jinja").unlink()
-    (directory / "chat_template.jinja").write_text(HERMES)
-    config = json.loads((directory / "tokenizer_config.json").read_text())
-    assert "chat_template" not in config
+def thinking_model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ChatVLLM]:
     model = ChatVLLM(
-        model=str(directory),
+        model=str(thinking_copy(tmp_path_factory.mktemp("native"))),
         dtype="float32",
         temperature=0.0,
         max_tokens=192,
         max_model_len=2048,
+        reasoning_parser="qwen3",
     )
     with model:
         yield model
+
+
+@pytest.fixture(scope="module")
+def native_model(thinking_model: ChatVLLM) -> ChatVLLM:
+    """The same model, without thinking first."""
+    return thinking_model.model_copy(update={"chat_template_kwargs": {"enable_thinking": False}})
 
 
 def multiply(a: int, b: int) -> int:
@@ -235,6 +273,189 @@ class TestNativeProtocol:
         answer = native_model.bind_tools(tools).invoke([HumanMessage("What is 1 + 1?"), call, result])
         assert isinstance(answer, AIMessage)
         assert answer.response_metadata["finish_reason"]
+
+
+class Sum(BaseModel):
+    """A sum."""
+
+    total: int
+    remark: Literal["small", "large"]
+
+
+class TestThinking:
+    """Reasoning by vLLM's own parser; a budget makes the model end it, which it does not do by itself."""
+
+    QUESTION = "What is 15 * 23?"
+
+    @pytest.fixture(scope="class")
+    def brief(self, thinking_model: ChatVLLM) -> Any:
+        return thinking_model.bind(thinking_token_budget=8, max_tokens=64)
+
+    def test_it_is_a_block_of_its_own_whole_and_streamed(self, brief: Any) -> None:
+        whole = brief.invoke(self.QUESTION)
+        chunks = list(brief.stream(self.QUESTION))
+        streamed = _merged(iter(chunks))
+        for message in (whole, streamed):
+            kinds = [block["type"] for block in message.content_blocks]
+            assert kinds == ["reasoning", "text"]
+            assert "think>" not in message.text + message.content_blocks[0]["reasoning"]
+            assert message.usage_metadata["output_token_details"]["reasoning"] > 0
+        assert streamed.content_blocks[0]["reasoning"] == whole.content_blocks[0]["reasoning"]
+        assert sum("reasoning_content" in chunk.additional_kwargs for chunk in chunks) > 3
+
+    @pytest.mark.parametrize("choice", ["required", "multiply"])
+    def test_a_forced_call_comes_after_free_thought(self, brief: Any, choice: str) -> None:
+        bound = brief.bind_tools([multiply], tool_choice=choice)
+        for message in (bound.invoke(self.QUESTION), _merged(bound.stream(self.QUESTION))):
+            assert called(message) == [("multiply", {"a": 15, "b": 23})]
+            assert message.content_blocks[0]["type"] == "reasoning"
+            assert message.response_metadata["finish_reason"] == "tool_calls"
+
+    @pytest.mark.parametrize("limit", [4, 18])  # in the thought, and in the call
+    def test_a_forced_call_that_is_cut_off_is_never_silence(self, brief: Any, limit: int) -> None:
+        bound = brief.bind_tools([multiply], tool_choice="required", max_tokens=limit)
+        for message in (bound.invoke(self.QUESTION), _merged(bound.stream(self.QUESTION))):
+            assert not message.tool_calls
+            assert len(message.invalid_tool_calls) == 1
+            assert message.response_metadata["finish_reason"] == "length"
+
+    def test_a_thought_without_an_end_is_no_call(self, thinking_model: ChatVLLM) -> None:
+        bound = thinking_model.bind_tools([multiply], tool_choice="required", max_tokens=32)
+        for message in (bound.invoke(self.QUESTION), _merged(bound.stream(self.QUESTION))):
+            assert not message.tool_calls
+            assert len(message.invalid_tool_calls) == 1
+            assert message.content_blocks[0]["type"] == "reasoning"
+            assert message.response_metadata["finish_reason"] in ("tool_calls", "length")
+
+    def test_a_structured_answer_comes_after_free_thought(self, brief: Any) -> None:
+        result = brief.with_structured_output(Sum, include_raw=True).invoke(self.QUESTION)
+        assert isinstance(result["parsed"], Sum)
+        assert result["raw"].content_blocks[0]["type"] == "reasoning"
+
+    def test_it_goes_back_to_the_template(self, thinking_model: ChatVLLM) -> None:
+        thought = AIMessage("345", additional_kwargs={"reasoning_content": "Fifteen times twenty-three."})
+        conversation = [HumanMessage(self.QUESTION), thought, HumanMessage("Sure?")]
+        silent = [HumanMessage(self.QUESTION), AIMessage("345"), HumanMessage("Sure?")]
+        more = thinking_model.get_num_tokens_from_messages(conversation)
+        assert more > thinking_model.get_num_tokens_from_messages(silent) + 5
+
+    def test_a_structured_answer_or_a_call(self, native_model: ChatVLLM) -> None:
+        """Both are held by one grammar: whatever comes is one of them, whole."""
+        asked = native_model.bind_tools([multiply]).with_structured_output(Sum, include_raw=True)
+        result = asked.invoke(self.QUESTION, max_tokens=96)
+        assert bool(result["raw"].tool_calls) is (result["parsed"] is None)
+        assert result["parsing_error"] is None
+
+
+class TestAnswers:
+    """What is asked of an answer beside its words."""
+
+    def test_several_answers(self, real_model: ChatVLLM) -> None:
+        several = real_model.bind(n=3, temperature=1.0, seed=1, max_tokens=8)
+        result = several.bound.generate([[HumanMessage("Tell me a story.")]], **several.kwargs)
+        [answers] = result.generations
+        assert len({answer.text for answer in answers}) == 3
+        usages = [answer.message.usage_metadata for answer in answers]  # type: ignore[attr-defined]
+        assert usages[1:] == [None, None]
+        assert usages[0]["output_tokens"] == 24
+
+    def test_log_probabilities_whole_and_streamed(self, real_model: ChatVLLM) -> None:
+        asked = real_model.bind(logprobs=3, max_tokens=6)
+        whole = asked.invoke("Name a colour.")
+        tokens = whole.response_metadata["logprobs"]["content"]
+        assert "".join(token["token"] for token in tokens) == whole.text
+        assert {len(token["top_logprobs"]) for token in tokens} == {3}
+        for token in tokens:  # greedy: the likeliest was taken
+            assert token["logprob"] == max(one["logprob"] for one in token["top_logprobs"])
+        streamed = _merged(asked.stream("Name a colour.")).response_metadata["logprobs"]["content"]
+        assert [token["token"] for token in streamed] == [token["token"] for token in tokens]
+
+    def test_why_it_ended(self, real_model: ChatVLLM) -> None:
+        for limit, reason in ((2, "length"), (64, "stop")):
+            asked = real_model.bind(max_tokens=limit)
+            for message in (asked.invoke("Hello!"), _merged(asked.stream("Hello!"))):
+                assert message.response_metadata["finish_reason"] == reason
+
+    def test_penalties_and_min_p_of_a_call(self, real_model: ChatVLLM) -> None:
+        question = "Repeat the word cat twenty times."
+        plain = real_model.invoke(question, max_tokens=32).text
+        assert real_model.invoke(question, max_tokens=32, repetition_penalty=1.8).text != plain
+        # With min_p = 1 only the likeliest token is left, at any temperature.
+        assert real_model.invoke(question, max_tokens=32, temperature=2.0, min_p=1.0).text == plain
+
+    def test_another_model_is_refused(self, real_model: ChatVLLM) -> None:
+        with pytest.raises(ConfigurationError, match="'other/model'"):
+            real_model.invoke("Hello!", model="other/model")
+
+    def test_images_are_refused_plainly(self, real_model: ChatVLLM) -> None:
+        image = {"type": "image", "base64": base64.b64encode(b"\x89PNG\r\n\x1a\n").decode()}
+        message = HumanMessage(content=[{"type": "text", "text": "What is it?"}, image])
+        with pytest.raises(UnsupportedInputError, match="takes no image input"):
+            real_model.invoke([message])
+        with pytest.raises(UnsupportedInputError, match="takes no image input"):
+            list(real_model.stream([message]))
+
+    @pytest.mark.parametrize("text", ["hello", " a  b\n\nc", "ünïcödé 你好 🙂", "  x  ", ""])
+    def test_tokens_from_disk_are_the_engines(self, real_model: ChatVLLM, text: str) -> None:
+        engine = real_model._session.engine()
+        rendered = (
+            engine.loop.run(engine.render({"prompt": text, "add_special_tokens": False})) if text else []
+        )
+        assert real_model.get_token_ids(text) == rendered
+
+
+SCHEMAS: dict[str, Any] = {
+    "lookaround": {"type": "string", "pattern": "^(?=.*a)[a-z]+$"},
+    "unique": {"type": "array", "items": {"type": "integer"}, "uniqueItems": True, "maxItems": 3},
+    "never": {"enum": []},
+    "multiple": {"type": "integer", "multipleOf": 3, "minimum": 0, "maximum": 9},
+    "exactly two": {"type": "array", "items": {"enum": ["a", "b"]}, "minItems": 2, "maxItems": 2},
+    "recursive": {"$ref": "#/$defs/node"},
+    "far away": {"$ref": "https://example.com/schema"},
+    "short": {"type": "string", "maxLength": 5},
+}
+
+
+class TestStructuredOutput:
+    """By grammar: what comes is JSON that fits, or an error that says why not."""
+
+    def test_the_schema_is_kept(self, real_model: ChatVLLM) -> None:
+        assert isinstance(real_model.with_structured_output(Sum).invoke("What is 2 + 2?"), Sum)
+        parts = list(real_model.with_structured_output(Sum.model_json_schema()).stream("What is 2 + 2?"))
+        assert set(parts[-1]) == {"total", "remark"}
+
+    def test_white_space_does_not_use_up_the_tokens(self, real_model: ChatVLLM) -> None:
+        """Under the engine's own JSON grammar this model writes line breaks until it is cut off."""
+        answer = real_model.with_structured_output(Sum, include_raw=True).invoke("Tell me about a cat.")
+        assert "\n" not in answer["raw"].text
+        assert answer["parsing_error"] is None
+
+    @pytest.mark.parametrize("name", SCHEMAS)
+    def test_no_schema_is_refused_by_the_engine(self, real_model: ChatVLLM, name: str) -> None:
+        node = {
+            "type": "object",
+            "properties": {"next": {"anyOf": [{"type": "null"}, {"$ref": "#/$defs/node"}]}},
+        }
+        schema = {
+            "type": "object",
+            "properties": {"a": SCHEMAS[name]},
+            "required": ["a"],
+            "$defs": {"node": node},
+        }
+        result = real_model.with_structured_output(schema, include_raw=True).invoke("Hello!", max_tokens=16)
+        assert result["raw"].text.startswith("{")
+        if result["parsing_error"] is not None:
+            assert isinstance(result["parsing_error"], StructuredOutputError)
+
+    def test_a_cut_off_answer_says_so(self, real_model: ChatVLLM) -> None:
+        with pytest.raises(StructuredOutputError, match="cut off at its token limit of 4"):
+            real_model.with_structured_output(Sum).invoke("What is 2 + 2?", max_tokens=4)
+
+    def test_beside_tools_in_the_text_protocol(self, real_model: ChatVLLM, tools: list[BaseTool]) -> None:
+        asked = real_model.bind_tools(tools).with_structured_output(Sum, include_raw=True)
+        called_ = asked.invoke("What is 15 * 23?")
+        assert called(called_["raw"]) == [("calculator", {"expression": "15 * 23"})]
+        assert isinstance(asked.invoke("Hello!")["parsed"], Sum)
 
 
 def test_closing_one_engine_leaves_the_others(real_model: ChatVLLM) -> None:

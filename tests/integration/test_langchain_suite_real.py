@@ -1,23 +1,23 @@
-"""LangChain's integration suite for chat models, on the embedded model in this process."""
+"""LangChain's integration suite for chat models, on the embedded model: in this process, and over HTTP."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import pytest
-from langchain_core.language_models import BaseChatModel
 from langchain_tests.integration_tests import ChatModelIntegrationTests
+from vllm_server import KEY, VLLMServer
 
 from agent import ChatVLLM
 
-SCHEMAS = ["pydantic", "typeddict", "json_schema"]
-endless_text = pytest.mark.xfail(reason="a model of 135M parameters repeats itself in a text")
+# So small a model repeats itself in a text until its tokens are used up, unless repeating costs something.
+SETTINGS = {"temperature": 0.0, "max_tokens": 128, "repetition_penalty": 1.1}
 
 
 @pytest.mark.engine
 @pytest.mark.usefixtures("real_model")
-class TestEmbeddedModel(ChatModelIntegrationTests):
-    """A model of 135M parameters: what it cannot do is marked with the reason."""
+class TestInThisProcess(ChatModelIntegrationTests):
+    """The engine is that of the other tests. It runs one model, so a call cannot ask for another."""
 
     @property
     def chat_model_class(self) -> type[ChatVLLM]:
@@ -25,29 +25,45 @@ class TestEmbeddedModel(ChatModelIntegrationTests):
 
     @property
     def chat_model_params(self) -> dict[str, Any]:
-        return {"temperature": 0.0, "max_tokens": 128}  # the engine is that of the other tests
+        return SETTINGS
 
     @property
     def standard_chat_model_params(self) -> dict[str, Any]:
         return {}  # those of LangChain are for servers
 
-    # A text in a structured answer may go on until the tokens are used up: so small a model repeats itself.
-    # Which answers do is decided by the last bits of its numbers, so these tests may pass as well.
+    @property
+    def supports_model_override(self) -> bool:
+        return False
 
-    @endless_text
-    @pytest.mark.parametrize("schema_type", SCHEMAS)
-    def test_structured_output(self, model: BaseChatModel, schema_type: Any) -> None:
-        super().test_structured_output(model, schema_type)
+    @property
+    def supports_json_mode(self) -> bool:
+        return True
 
-    @endless_text
-    @pytest.mark.parametrize("schema_type", SCHEMAS)
-    async def test_structured_output_async(self, model: BaseChatModel, schema_type: Any) -> None:
-        await super().test_structured_output_async(model, schema_type)
 
-    @endless_text
-    def test_structured_output_pydantic_2_v1(self, model: BaseChatModel) -> None:
-        super().test_structured_output_pydantic_2_v1(model)
+@pytest.mark.engine
+class TestOverHTTP(ChatModelIntegrationTests):
+    """The same model behind a real `vllm serve`."""
 
-    @endless_text
-    def test_structured_output_optional_param(self, model: BaseChatModel) -> None:
-        super().test_structured_output_optional_param(model)
+    @pytest.fixture(autouse=True)
+    def _served(self, vllm_server: VLLMServer) -> None:
+        self.server = vllm_server
+
+    @property
+    def chat_model_class(self) -> type[ChatVLLM]:
+        return ChatVLLM
+
+    @property
+    def chat_model_params(self) -> dict[str, Any]:
+        return {"base_url": self.server.base_url, "api_key": KEY, **SETTINGS}
+
+    @property
+    def standard_chat_model_params(self) -> dict[str, Any]:
+        return {}
+
+    @property
+    def model_override_value(self) -> str:
+        return self.server.model
+
+    @property
+    def supports_json_mode(self) -> bool:
+        return True

@@ -26,10 +26,13 @@ from vllm.utils.argparse_utils import FlexibleArgumentParser
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.core_client import EngineCoreClient
 
-from agent.engines.base import Request, Response, StageCallback
+from agent.engines.base import Explained, Request, Response, StageCallback
 from agent.engines.inprocess.core import ThreadCoreClient
 from agent.engines.inprocess.platform import with_platform_defaults
+from agent.engines.inprocess.protocol import check_parser_names, chosen, explained, probed
 from agent.errors import AgentError, EngineDeadError, EngineError, RequestError
+from agent.protocols.choice import Choice, Wanted
+from agent.protocols.control import control_tokens
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,8 +42,11 @@ class LoadedModel:
     max_model_len: int
     """Tokens of prompt and answer together."""
 
-    chat_template: str | None
-    """Jinja source of the tokenizer's chat template."""
+    choice: Choice
+    """The template and the parsers that it is used with."""
+
+    problem: str
+    """Why vLLM's tool parser is not used although there is one; empty where it is, or there is none."""
 
     control_tokens: tuple[str, ...]
     """Texts that the tokenizer turns into single control tokens, longest first."""
@@ -56,12 +62,17 @@ class InProcessServer:
         self._state = State()
         self._llm: AsyncLLM | None = None
 
-    def load(self, engine_args: dict[str, Any], on_stage: StageCallback) -> LoadedModel:
+    def load(self, engine_args: dict[str, Any], wanted: Wanted, on_stage: StageCallback) -> LoadedModel:
         """Load the model and warm it up; blocks the loop, which nothing else uses yet."""
         on_stage("loading")
+        check_parser_names(wanted)
         args = AsyncEngineArgs(**with_platform_defaults(engine_args))
         # Batches of the size that suits the card, as for its server; other uses get 128 requests at most.
         config = args.create_engine_config(UsageContext.OPENAI_API_SERVER)
+        choice, problem = chosen(config.model_config, wanted)
+        if choice.reasoning_parser:  # the core must know it: no grammar holds while the model thinks
+            args.reasoning_parser = choice.reasoning_parser
+            config = args.create_engine_config(UsageContext.OPENAI_API_SERVER)
 
         def make_client(vllm_config: Any, executor_class: Any, log_stats: bool, **_: Any) -> ThreadCoreClient:
             return ThreadCoreClient(vllm_config, executor_class, log_stats, on_stage)
@@ -70,23 +81,47 @@ class InProcessServer:
             self._llm = AsyncLLM.from_vllm_config(config, disable_log_stats=args.disable_log_stats)
         tokenizer = self._llm.renderer.tokenizer
         special = set(getattr(tokenizer, "all_special_tokens", ()))
-        added = getattr(tokenizer, "added_tokens_decoder", {})
-        special.update(str(token) for token in added.values() if getattr(token, "special", False))
+        added = getattr(tokenizer, "added_tokens_decoder", {}).values()
+        special.update(str(token) for token in added if getattr(token, "special", False))
         return LoadedModel(
             max_model_len=config.model_config.max_model_len,
-            chat_template=_template_text(getattr(tokenizer, "chat_template", None)),
-            control_tokens=tuple(sorted(special, key=lambda token: (-len(token), token))),
+            choice=choice,
+            problem=problem,
+            control_tokens=control_tokens(special, {str(token) for token in added}),
         )
 
-    async def serve(self, engine_args: dict[str, Any], frontend_args: dict[str, Any]) -> None:
-        """Put vLLM's OpenAI serving layer on the loaded model."""
+    async def serve(
+        self, engine_args: dict[str, Any], choice: Choice, frontend_args: dict[str, Any]
+    ) -> tuple[Choice, str]:
+        """Put vLLM's OpenAI serving layer on the loaded model.
+
+        Returns:
+            What it is used with, and why that is without a tool parser where one was chosen: a parser that
+            does not read what the template writes is left out.
+        """
+        await self._serve(engine_args, choice, frontend_args)
+        serving, used, problem = self._state.openai_serving_chat, choice, ""
+        if choice.tool_parser is not None and serving is not None:
+            used, problem = await probed(serving, choice)
+            if used != choice:
+                await self._serve(engine_args, used, frontend_args)
+        return used, problem
+
+    async def _serve(
+        self, engine_args: dict[str, Any], choice: Choice, frontend_args: dict[str, Any]
+    ) -> None:
         assert self._llm is not None
         namespace = make_arg_parser(FlexibleArgumentParser()).parse_args([])
-        for name, value in {**engine_args, **frontend_args}.items():
+        parsers = {
+            "chat_template": choice.chat_template if choice.replaces else None,
+            "tool_call_parser": choice.tool_parser,
+            "enable_auto_tool_choice": choice.tool_parser is not None,
+        }
+        for name, value in {**engine_args, **frontend_args, **parsers}.items():
             setattr(namespace, name, value)
         namespace.chat_template = namespace.chat_template or self._own_template()
         # The serving layer reads it from here, where its own command line would have put it.
-        namespace.structured_outputs_config.reasoning_parser = engine_args.get("reasoning_parser") or ""
+        namespace.structured_outputs_config.reasoning_parser = choice.reasoning_parser or ""
         await init_app_state(self._llm, self._state, namespace, await self._llm.get_supported_tasks())
 
     def _own_template(self) -> str | None:
@@ -150,6 +185,12 @@ class InProcessServer:
         )
         _, inputs = rendered
         return list(inputs[0]["prompt_token_ids"])
+
+    async def explain(self, request: Request) -> Explained:
+        """Return the prompt of a chat request, and what vLLM holds the answer to."""
+        token_ids = await self.render(request)
+        serving = self._generating(self._state.openai_serving_chat)
+        return explained(serving, _validated(ChatCompletionRequest, request), token_ids)
 
     async def _chat(self, request: dict[str, Any]) -> Any:
         serving = self._generating(self._state.openai_serving_chat)
@@ -223,10 +264,3 @@ def _validated(form: Any, request: Request) -> Any:
         return form.model_validate(dict(request))
     except ValueError as error:
         raise RequestError(f"vLLM refuses the request: {error}") from error
-
-
-def _template_text(template: Any) -> str | None:
-    # A tokenizer may carry several named templates; vLLM takes "default" unless told otherwise.
-    if isinstance(template, dict):
-        template = template.get("default")
-    return template if isinstance(template, str) else None

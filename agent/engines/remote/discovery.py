@@ -9,6 +9,7 @@ from typing import Any
 from agent.engines.base import EngineInfo
 from agent.engines.remote.connection import CHAT, Connection, RefusedError
 from agent.errors import ConfigurationError, ModelNotFoundError
+from agent.protocols.control import WELL_KNOWN, control_tokens, looks_like_control
 
 _MISSING = (404, 405)
 _MOST_NAMES = 10  # in one message
@@ -40,7 +41,7 @@ async def discover(connection: Connection, wanted: str | None) -> tuple[EngineIn
         model=model,
         max_model_len=card.get("max_model_len"),
         chat_template=template if isinstance(template, str) else None,
-        control_tokens=_control_tokens(tokenizer),
+        control_tokens=_control_tokens(tokenizer) or await _told_by_tokens(connection, model, is_vllm),
         tool_parser="server" if not is_vllm or await _parses_tools(connection, model) else None,
         version=f"vLLM {version.get('version', '')}".strip() if is_vllm else connection.address,
     )
@@ -100,6 +101,30 @@ async def _parses_tools(connection: Connection, model: str) -> bool:
             return False
         raise
     return True
+
+
+async def _told_by_tokens(connection: Connection, model: str, is_vllm: bool) -> tuple[str, ...]:
+    """Find the control tokens of a server that does not show its tokenizer.
+
+    A vLLM server is asked which of the well-known ones its tokenizer makes single tokens of, and which stand
+    in the prompt of a short conversation; of others all well-known ones are taken.
+    """
+    if not is_vllm:
+        return WELL_KNOWN
+    roles = ("system", "user", "assistant", "user")
+    talks = [{"messages": [{"role": role, "content": "x"} for role in roles[first:]]} for first in (0, 1)]
+    questions: list[dict[str, Any]] = [
+        {"prompt": "\n".join(WELL_KNOWN), "add_special_tokens": True},
+        talks[0],
+        talks[1],
+    ]
+    found: set[str] = set()
+    for question in questions:
+        with suppress(RefusedError):  # not every template takes a system's message
+            body = {"model": model, **question, "return_token_strs": True}
+            answer = await connection.json("POST", "/tokenize", body)
+            found.update(text for text in answer.get("token_strs") or () if looks_like_control(text))
+    return control_tokens(found, ())
 
 
 async def _optional(connection: Connection, path: str) -> Mapping[str, Any]:

@@ -15,7 +15,7 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from agent.engines.base import EngineInfo, Request, Response
+from agent.engines.base import EngineInfo, Explained, Request, Response
 from agent.engines.loop import EngineLoop
 from agent.engines.remote.connection import (
     CHAT,
@@ -226,6 +226,25 @@ class RemoteEngine:
         except ConnectionFailure as error:
             raise await self._meaning(error, body) from error
         return list(answer["tokens"])
+
+    async def explain(self, request: Request) -> Explained:
+        """Return the prompt of a chat request by vLLM's ``/tokenize`` and ``/detokenize``.
+
+        What a server's own parsers hold the answer to is not known here, only what the request itself asks.
+
+        Raises:
+            RequestError: The request is refused, or the server has no such routes.
+        """
+        token_ids = await self.render(request)
+        question = {"model": (await self.start()).model, "tokens": token_ids}
+        try:
+            answer = await self._connection.json("POST", "/detokenize", question)
+        except ConnectionFailure as error:
+            raise await self._meaning(error, question) from error
+        held = request.get("structured_outputs") or request.get("response_format")
+        if isinstance(held, Mapping):
+            held = held["grammar"] if set(held) == {"grammar"} else json.dumps(held, ensure_ascii=False)
+        return Explained(answer["prompt"], tuple(token_ids), held)
 
     def close(self) -> None:
         """Close all connections; callers that wait get :class:`EngineClosedError`."""

@@ -87,6 +87,11 @@ class TextToolEngine:
         messages = call_prompt(request["messages"], tools) if tools else answer_prompt(request["messages"])
         return await self._engine.render(_plain(request, messages))
 
+    async def plan(self, request: Request) -> list[dict[str, Any]]:
+        """Return the requests that the engine below would be given, one for each way to answer."""
+        made: Any = (await self._plan(request))[0]
+        return [made] if isinstance(made, dict) else list(made)
+
     def close(self) -> None:
         """Close the engine below."""
         self._engine.close()

@@ -76,7 +76,7 @@ def takes_text(grammar: str) -> bool:
 
 def value_grammar(schema: Mapping[str, Any]) -> str:
     """Return the grammar of one JSON value that fits ``schema``, as far as a grammar can say so."""
-    writer = _Writer()
+    writer = _Writer({})
     return writer.text(writer.document(schema))
 
 

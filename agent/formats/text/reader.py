@@ -165,11 +165,11 @@ class _OpenCall:
         try:
             call = json.loads(body)
             name, arguments = call["name"], call.get("arguments", call.get("parameters", {}))
-        except (ValueError, KeyError, AttributeError):
+            text = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
+        except (ValueError, KeyError, AttributeError, RecursionError):
             return rest, True, [self._unreadable(body)]
         if not isinstance(name, str):
             return rest, True, [self._unreadable(body)]
-        text = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
         return rest, True, [self._delta(id=self._id, name=name, arguments=text)]
 
     def _unreadable(self, body: str) -> Delta:
@@ -226,7 +226,7 @@ def _unquoted(literal: str) -> str:
 def _is_json(text: str) -> bool:
     try:
         json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):  # the latter where it is nested a thousand deep
         return False
     return True
 
