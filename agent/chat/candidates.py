@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from agent.formats.json_text import JsonScanner
+
 FENCE = "```"
 
 _CLOSERS: Mapping[str, str] = {
@@ -60,35 +62,6 @@ class CallReading(Protocol):
     def read(self, text: str, *, meant: bool) -> list[FoundCall] | None:
         """Return the calls in one piece of JSON, None where it is something else."""
         ...
-
-
-class JsonScanner:
-    """Finds the end of a JSON object or array in text that comes in pieces."""
-
-    def __init__(self) -> None:
-        self._depth = 0
-        self._inside_string = False
-        self._escaped = False
-
-    def scan(self, text: str) -> int | None:
-        """Return the position after the closing bracket; None while it is open."""
-        for position, character in enumerate(text):
-            if self._inside_string:
-                if self._escaped:
-                    self._escaped = False
-                elif character == "\\":
-                    self._escaped = True
-                elif character == '"':
-                    self._inside_string = False
-            elif character == '"':
-                self._inside_string = True
-            elif character in "{[":
-                self._depth += 1
-            elif character in "}]":
-                self._depth -= 1
-                if self._depth <= 0:
-                    return position + 1
-        return None
 
 
 class Verdict(enum.Enum):

@@ -18,8 +18,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-from agent.chat.candidates import BARE, FENCE, OPENERS, Candidate, FoundCall, JsonScanner, Verdict
+from agent.chat.candidates import BARE, FENCE, OPENERS, Candidate, FoundCall, Verdict
 from agent.chat.missed import KnownTools
+from agent.formats.json_text import JsonScanner
 
 _INTERESTING = re.compile(r"[{\[<`fT]")
 """The first characters of everything that may open a call."""

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 
 from agent.engines.base import Engine, EngineInfo, Explained, ExplainingEngine, Request, Response
-from agent.engines.loop import EngineLoop
 from agent.errors import RequestError
+from agent.formats.around import EngineAround
 from agent.protocols.control import ControlText
 
 
-class ContentAsData:
+class ContentAsData(EngineAround):
     """Breaks the model's control texts in each conversation before the engine is given it.
 
     It stands below the text protocol and the native one alike, so that one mechanism serves both. Texts to
@@ -23,22 +23,8 @@ class ContentAsData:
     """
 
     def __init__(self, engine: Engine, info: EngineInfo) -> None:
-        self._engine = engine
+        super().__init__(engine)
         self._control = ControlText(info.control_tokens, info.chat_template)
-
-    @property
-    def loop(self) -> EngineLoop:
-        """The loop of the engine below."""
-        return self._engine.loop
-
-    @property
-    def closed(self) -> bool:
-        """Whether the engine below is closed."""
-        return self._engine.closed
-
-    async def start(self) -> EngineInfo:
-        """Start the engine below."""
-        return await self._engine.start()
 
     async def chat(self, request: Request) -> Response:
         """Answer one request whole; see :class:`agent.engines.base.Engine`."""
@@ -47,14 +33,6 @@ class ContentAsData:
     def stream_chat(self, request: Request) -> AsyncIterator[Response]:
         """Answer one request in chunks; see :class:`agent.engines.base.Engine`."""
         return self._engine.stream_chat(self._control.plain_request(request))
-
-    async def complete(self, request: Request) -> Response:
-        """Continue one text whole; see :class:`agent.engines.base.Engine`."""
-        return await self._engine.complete(request)
-
-    def stream_complete(self, request: Request) -> AsyncIterator[Response]:
-        """Continue one text in chunks; see :class:`agent.engines.base.Engine`."""
-        return self._engine.stream_complete(request)
 
     async def render(self, request: Request) -> list[int]:
         """Return the token ids of the prompt; see :class:`agent.engines.base.Engine`."""
@@ -68,7 +46,3 @@ class ContentAsData:
             msg = f"{type(self._engine).__name__} has no prompts to explain"
             raise RequestError(msg)
         return await self._engine.explain(self._control.plain_request(request))
-
-    def close(self) -> None:
-        """Close the engine below."""
-        self._engine.close()

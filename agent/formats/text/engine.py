@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from typing import Any, Literal, TypeAlias
 
-from agent.engines.base import Engine, EngineInfo, Request, Response
-from agent.engines.loop import EngineLoop
+from agent.engines.base import Request, Response
+from agent.formats.around import EngineAround
 from agent.formats.text.candidates import comparable, likeliest, stream_likeliest
 from agent.formats.text.copying import copied_string_rules, words_of
 from agent.formats.text.decision import tools_asked_for
@@ -23,29 +23,12 @@ Calls: TypeAlias = Literal["each", "one", "any"]
 _MOST_TOOLS = 4  # that one question can be about
 
 
-class TextToolEngine:
+class TextToolEngine(EngineAround):
     """Puts the text protocol on an engine: takes tools in the request, gives calls in the answer.
 
     Args:
         engine: The engine that writes the text.
     """
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-
-    @property
-    def loop(self) -> EngineLoop:
-        """The loop of the engine below."""
-        return self._engine.loop
-
-    @property
-    def closed(self) -> bool:
-        """Whether the engine below is closed."""
-        return self._engine.closed
-
-    async def start(self) -> EngineInfo:
-        """Start the engine below."""
-        return await self._engine.start()
 
     async def chat(self, request: Request) -> Response:
         """Answer one request whole; see :class:`agent.engines.base.Engine`."""
@@ -71,14 +54,6 @@ class TextToolEngine:
         finally:
             await source.aclose()  # type: ignore[attr-defined]  # an async generator: frees the slot now
 
-    async def complete(self, request: Request) -> Response:
-        """Continue one text whole, which has no tools; see :class:`agent.engines.base.Engine`."""
-        return await self._engine.complete(request)
-
-    def stream_complete(self, request: Request) -> AsyncIterator[Response]:
-        """Continue one text in chunks; see :class:`agent.engines.base.Engine`."""
-        return self._engine.stream_complete(request)
-
     async def render(self, request: Request) -> list[int]:
         """Return the token ids of the prompt; see :class:`agent.engines.base.Engine`."""
         if "prompt" in request:
@@ -91,10 +66,6 @@ class TextToolEngine:
         """Return the requests that the engine below would be given, one for each way to answer."""
         made: Any = (await self._plan(request))[0]
         return [made] if isinstance(made, dict) else list(made)
-
-    def close(self) -> None:
-        """Close the engine below."""
-        self._engine.close()
 
     async def _plan(self, request: Request) -> tuple[list[dict[str, Any]], bool]:
         """Return requests without tools, of whose answers the likeliest counts, and whether it has calls."""

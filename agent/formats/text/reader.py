@@ -11,6 +11,8 @@ import uuid
 from collections.abc import Callable
 from typing import Any
 
+from agent.formats.json_text import JsonScanner
+
 MARKER = "TOOL_CALL:"
 
 # The head of a call in the order that the grammar and the prompt prescribe, so that its arguments can be
@@ -116,7 +118,7 @@ class _OpenCall:
         self._index = index
         self._id = identity
         self._named = False
-        self._scanner = _ObjectScanner()
+        self._scanner = JsonScanner()
         self._text = ""
         self._outer_open = False
 
@@ -158,7 +160,7 @@ class _OpenCall:
 
     def _whole(self) -> tuple[str, bool, list[Delta]]:
         """The head is not (yet) in the usual form: wait for the object's end and read it whole."""
-        end = _ObjectScanner().scan(self._text)
+        end = JsonScanner().scan(self._text)
         if end is None:
             return "", False, []
         body, rest = self._text[:end], self._text[end:]
@@ -185,35 +187,6 @@ class _OpenCall:
             call.update(id=id, type="function")
             call["function"]["name"] = name
         return {"tool_calls": [call]}
-
-
-class _ObjectScanner:
-    """Finds the end of a JSON object in text that comes in pieces."""
-
-    def __init__(self) -> None:
-        self._depth = 0
-        self._inside_string = False
-        self._escaped = False
-
-    def scan(self, text: str) -> int | None:
-        """Return the position after the object's closing bracket; None while it is open."""
-        for position, character in enumerate(text):
-            if self._inside_string:
-                if self._escaped:
-                    self._escaped = False
-                elif character == "\\":
-                    self._escaped = True
-                elif character == '"':
-                    self._inside_string = False
-            elif character == '"':
-                self._inside_string = True
-            elif character in "{[":
-                self._depth += 1
-            elif character in "}]":
-                self._depth -= 1
-                if self._depth == 0:
-                    return position + 1
-        return None
 
 
 def _unquoted(literal: str) -> str:
