@@ -64,8 +64,7 @@ class TextToolEngine(EngineAround):
 
     async def plan(self, request: Request) -> list[dict[str, Any]]:
         """Return the requests that the engine below would be given, one for each way to answer."""
-        made: Any = (await self._plan(request))[0]
-        return [made] if isinstance(made, dict) else list(made)
+        return (await self._plan(request))[0]
 
     async def _plan(self, request: Request) -> tuple[list[dict[str, Any]], bool]:
         """Return requests without tools, of whose answers the likeliest counts, and whether it has calls."""
