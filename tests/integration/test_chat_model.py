@@ -190,8 +190,8 @@ For each call write <tool_call>{"name": "...", "arguments": {...}}</tool_call><|
 <think>{{ message.reasoning }}</think>
 {%- endif %}
 {{ message.content }}
-{%- for call in message.tool_calls or [] %}
-<tool_call>{"name": "{{ call.function.name }}", "arguments": {{ call.function.arguments | tojson }}}</tool_call>
+{%- for call in message.tool_calls or [] %}{% set function = call.function %}
+<tool_call>{"name": "{{ function.name }}", "arguments": {{ function.arguments | tojson }}}</tool_call>
 {%- endfor %}<|im_end|>
 {% endfor %}
 {%- if add_generation_prompt %}<|im_start|>assistant
