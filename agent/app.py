@@ -16,6 +16,7 @@ from agent.errors import ConfigurationError
 from agent.settings import Settings
 
 if TYPE_CHECKING:
+    from langchain_core.retrievers import BaseRetriever
     from langchain_core.runnables import RunnableConfig
     from langchain_core.tools import BaseTool
     from langgraph.graph.state import CompiledStateGraph
@@ -93,7 +94,7 @@ def open_app(settings: Settings, *, on_stage: StageCallback | None = None) -> It
         DatabaseError: The conversations cannot be opened.
         ToolError: A tool does not exist.
     """
-    _check_graph(settings)
+    _check_documents(settings)
     tools = build_tools(settings)
     model = build_model(settings, on_stage=on_stage)
     with open_saver(settings) as saver:
@@ -185,6 +186,9 @@ def build_graph(
 ) -> Graph:
     """Build the graph that the settings name; nothing is started or loaded.
 
+    A graph that answers from documents is built without them too, for example to be drawn; a run of it is
+    then an error.
+
     Raises:
         ConfigurationError: There is no graph of that name.
     """
@@ -194,24 +198,32 @@ def build_graph(
         kind = find_graph(settings.graph)
     except UnknownGraphError as error:
         raise ConfigurationError(str(error)) from error
+    documents = {"retriever": _retriever(settings)} if kind.needs_documents else {}
     return kind.build(
         model=model,
         tools=tools,
         checkpointer=checkpointer,
         system_prompt=settings.system,
         max_steps=settings.max_steps,
+        **documents,
     )
 
 
-def _check_graph(settings: Settings) -> None:
+def _retriever(settings: Settings) -> BaseRetriever:
+    from agent.documents import DocumentFolder
+
+    return DocumentFolder(folder=settings.documents)
+
+
+def _check_documents(settings: Settings) -> None:
+    """Refuse before an engine starts what a run of the graph would refuse."""
     from graphs.registry import GRAPHS
 
     kind = GRAPHS.get(settings.graph)  # an unknown name is refused when the graph is built
     if kind is not None and kind.needs_documents:
-        raise ConfigurationError(
-            f"the graph {settings.graph!r} answers from documents, and this command has none; "
-            "give it some in Python: build_retrieval_graph(model=…, retriever=…)"
-        )
+        from agent.documents import check_folder
+
+        check_folder(settings.documents)
 
 
 def recursion_limit(settings: Settings) -> int:

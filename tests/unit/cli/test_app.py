@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
-from agent.app import build_model
+from agent import ChatVLLM
+from agent.app import build_graph, build_model
+from agent.engines import ScriptedEngine
 from agent.errors import ConfigurationError
 from agent.settings import Settings
 
@@ -32,3 +34,11 @@ def test_a_server_needs_no_model_and_no_engine() -> None:
 def test_engine_arguments_and_a_server_contradict_each_other(vllm: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError, match=next(iter(vllm)) + "|vllm_kwargs"):
         build_model(Settings(base_url="http://localhost:8000/v1", vllm=vllm))
+
+
+async def test_a_graph_without_its_documents_is_built_and_says_so_when_it_runs() -> None:
+    """So that a server of all graphs starts, and its user reads what is missing."""
+    model = ChatVLLM(engine=ScriptedEngine([]))
+    graph = build_graph(Settings(graph="retrieval"), model=model, tools=[])
+    with pytest.raises(ConfigurationError, match="VLLM_AGENT_DOCUMENTS"):
+        await graph.ainvoke({"messages": "Hello"})
