@@ -7,7 +7,7 @@ the same order.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     Snapshot: TypeAlias = StateSnapshot
     Resume: TypeAlias = Command[Any]
 
+GRAPH_KEY = "graph_id"
+"""The label of a run that names its graph. LangGraph keeps it with each checkpoint, and its server writes it
+under the same name, so that a conversation begun in Studio is known to the command line too."""
 _TEMPERATURE_OF_OTHERS = 0.7
 _STEPS_PER_CALL = 2
 """Supersteps of a graph per model call: the call itself, and its tools."""
@@ -78,7 +81,11 @@ class App:
 
     def thread(self, thread_id: str) -> RunnableConfig:
         """The config that runs :attr:`graph` on one conversation."""
-        return {"configurable": {"thread_id": thread_id}, "recursion_limit": recursion_limit(self.settings)}
+        return {
+            "configurable": {"thread_id": thread_id},
+            "metadata": {GRAPH_KEY: self.settings.graph},
+            "recursion_limit": recursion_limit(self.settings),
+        }
 
 
 @contextmanager
@@ -95,13 +102,16 @@ def open_app(settings: Settings, *, on_stage: StageCallback | None = None) -> It
         ToolError: A tool does not exist.
     """
     _check_documents(settings)
-    tools = build_tools(settings)
     model = build_model(settings, on_stage=on_stage)
-    with open_saver(settings) as saver:
-        from agent.persistence import ConversationStore
+    with closing(build_registry(settings)) as registry:
+        tools = registry.select(settings.tools)
+        with open_saver(settings) as saver:
+            from agent.persistence import ConversationStore
 
-        graph = build_graph(settings, model=model, tools=tools, checkpointer=saver)
-        yield App(settings=settings, model=model, tools=tools, graph=graph, store=ConversationStore(saver))
+            graph = build_graph(settings, model=model, tools=tools, checkpointer=saver)
+            yield App(
+                settings=settings, model=model, tools=tools, graph=graph, store=ConversationStore(saver)
+            )
     # Not after Ctrl-C: the engine ends with the process, and one that is still starting would be waited for.
     model.close()
 
@@ -117,6 +127,26 @@ def open_store(settings: Settings) -> Iterator[ConversationStore]:
 
     with open_saver(settings) as saver:
         yield ConversationStore(saver)
+
+
+def graph_of(settings: Settings, thread_id: str) -> str | None:
+    """The graph that a conversation was continued with last.
+
+    Args:
+        settings: Where the conversations are.
+        thread_id: The whole id.
+
+    Returns:
+        Its name; ``None`` if there is no such conversation, or none of our graphs has run it.
+
+    Raises:
+        DatabaseError: The conversations cannot be opened.
+    """
+    from graphs.registry import GRAPHS
+
+    with open_store(settings) as store:
+        name = store.label(thread_id, GRAPH_KEY)
+    return name if name in GRAPHS else None
 
 
 def list_conversations(

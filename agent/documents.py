@@ -22,7 +22,8 @@ def check_folder(folder: Path | None) -> Path:
     if folder is None:
         raise ConfigurationError(
             "the graph 'retrieval' answers from documents, and none are given: give --documents FOLDER, "
-            "VLLM_AGENT_DOCUMENTS or 'documents' in config.toml (in Python: build_retrieval_graph(retriever=…))"
+            "VLLM_AGENT_DOCUMENTS or 'documents' in config.toml "
+            "(in Python: build_retrieval_graph(retriever=…))"
         )
     if not folder.is_dir():
         raise ConfigurationError(

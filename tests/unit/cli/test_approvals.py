@@ -67,9 +67,51 @@ def test_decisions_may_come_one_after_the_other(terminal: Terminal) -> None:
 def test_decisions_for_another_graph_are_told_where_to_go(terminal: Terminal) -> None:
     thread = wait_for_decisions(terminal)
     terminal.script("No.")
-    result = terminal.run("resume", thread, "--model", "scripted", "--approve", "call-a")
+    asking = ("--model", "scripted", "--graph", "react")
+    result = terminal.run("resume", thread, *asking, "--approve", "call-a")
     assert result.exit_code == 1
     assert "give its --graph" in result.stderr
+
+
+@pytest.mark.parametrize("named", ["id", "last"])
+def test_a_conversation_goes_on_with_the_graph_that_it_was_begun_with(
+    terminal: Terminal, monkeypatch: pytest.MonkeyPatch, named: str
+) -> None:
+    thread = wait_for_decisions(terminal)
+    monkeypatch.setenv("VLLM_AGENT_GRAPH", "supervisor")  # what new conversations are begun with
+    terminal.script("Done.")
+    which = (thread,) if named == "id" else ()
+    printed = terminal.json("resume", *which, "--model", "scripted", "--approve", "all")
+    assert results(printed) == {"call-a": "1 + 1 = 2", "call-b": "2 + 2 = 4"}
+    assert printed["answer"] == "Done."
+
+
+def test_so_do_chat_and_run(terminal: Terminal) -> None:
+    thread = wait_for_decisions(terminal)
+    terminal.script()
+    result = terminal.run("chat", "--last", "--model", "scripted", input="And now?\n")
+    assert "call-a" in result.stderr
+    result = terminal.run("run", "And now?", "--thread", thread, "--model", "scripted")
+    assert result.exit_code == 1
+    assert "waits for decisions about call-a, call-b" in result.stderr
+
+
+def test_in_a_chat_what_another_graph_began_is_left_to_it(terminal: Terminal) -> None:
+    thread = wait_for_decisions(terminal)
+    terminal.script("No.")
+    result = terminal.run("chat", "--model", "scripted", input=f"/open {thread}\n")
+    assert f"vllm-agent resume {thread[:8]} --graph approval" in result.stderr
+    assert terminal.engine is not None
+    assert not terminal.engine.requests
+
+
+def test_the_graph_that_is_typed_is_used_and_remembered(terminal: Terminal) -> None:
+    thread = terminal.ask("Hello", "Hello.")
+    terminal.script(PAIR)
+    printed = terminal.json("resume", thread, "Sums", *ASKING)
+    assert [each["id"] for each in printed["waiting"]] == ["call-a", "call-b"]
+    terminal.script("Done.")
+    assert terminal.json("resume", thread, "--model", "scripted", "--approve", "all")["answer"] == "Done."
 
 
 def test_all_may_be_approved_at_once(terminal: Terminal) -> None:
