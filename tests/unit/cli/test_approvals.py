@@ -5,7 +5,10 @@ from __future__ import annotations
 import pytest
 from cli_doubles import Terminal
 
+from agent.cli.approvals import ask_decisions, say_waiting, waiting_records
 from agent.engines import Reply
+from graphs import Approve
+from graphs.decisions import WaitingCall
 
 PAIR = Reply(
     tool_calls=[
@@ -152,3 +155,33 @@ def test_a_wrong_flag_decides_nothing(
     assert words in result.stderr
     printed = terminal.json("resume", thread, *ASKING)
     assert [each["id"] for each in printed["waiting"]] == ["call-a", "call-b"]
+
+
+UNKNOWN: WaitingCall = {
+    "id": "call-a",
+    "name": "pay",
+    "args": {"amount": 5},
+    "description": "Pay.",
+    "parameters": {},
+    "warning": "it may have taken effect",
+}
+
+
+def test_of_a_call_that_may_have_run_nobody_says_that_nothing_has(capsys: pytest.CaptureFixture[str]) -> None:
+    say_waiting([UNKNOWN], "vllm-agent resume")
+    told = capsys.readouterr().err
+    assert "nothing of this has run" not in told
+    assert "! it may have taken effect" in told
+    assert waiting_records([UNKNOWN])[0]["warning"] == "it may have taken effect"
+
+
+def test_a_person_is_asked_whether_it_is_to_run_again(capsys: pytest.CaptureFixture[str]) -> None:
+    asked = []
+
+    def read(prompt: str) -> str:
+        asked.append(prompt)
+        return "y"
+
+    assert ask_decisions([UNKNOWN], [], read=read) == {"call-a": Approve()}
+    assert "run it again?" in asked[0]
+    assert "! it may have taken effect" in capsys.readouterr().err
