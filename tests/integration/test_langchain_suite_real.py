@@ -11,11 +11,11 @@ from vllm_server import KEY, VLLMServer
 
 from agent import ChatVLLM
 
-# So small a model repeats itself in a text until its tokens are used up, unless repeating costs something. This
-# penalty counts what was generated, and leaves the numbers of the question alone.
+# So small a model repeats itself in a text until its tokens are used up, unless repeating costs something.
+# This penalty counts what was generated, and leaves the numbers of the question alone.
 SETTINGS = {"temperature": 0.0, "max_tokens": 128, "frequency_penalty": 0.4}
 
-# The only test without a grammar of what is wanted. Not strict: how numbers are rounded differs between processors.
+# The only test without a grammar of what is wanted. Not strict: processors differ in how they round.
 BY_HOPE = pytest.mark.xfail(
     reason="asked in words for JSON with certain keys, a model of 135M parameters leaves one out",
     strict=False,
