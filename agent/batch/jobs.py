@@ -113,12 +113,15 @@ def _task(fields: Mapping[str, Any], *, line: int, digest: str) -> Task:
     question = _text(fields, "question")
     if question is None:
         raise _Problem('it has no "question"')
+    thread = _text(fields, "thread")
+    if thread is not None and not thread.isprintable():
+        raise _Problem(f"thread = {thread!r}: must be a conversation's id, without control characters")
     return Task(
         line=line,
         digest=digest,
         id=line if given is None else given,
         question=question,
-        thread=_text(fields, "thread"),
+        thread=thread,
         system=_text(fields, "system"),
         graph=_text(fields, "graph"),
         tools=_names(fields.get("tools")),
@@ -129,14 +132,23 @@ _FIELDS = ("id", "question", "thread", "system", "graph", "tools")
 
 
 def _is_id(value: Any) -> bool:
-    return (isinstance(value, str) and bool(value.strip())) or (
-        isinstance(value, int) and not isinstance(value, bool)
-    )
+    return _is_text(value) or (isinstance(value, int) and not isinstance(value, bool))
+
+
+def _is_text(value: Any) -> bool:
+    """Whether it is a text that says something; JSON can also write halves of characters, which are none."""
+    if not isinstance(value, str) or not value.strip():
+        return False
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _text(fields: Mapping[str, Any], name: str) -> str | None:
     value = fields.get(name)
-    if value is not None and not (isinstance(value, str) and value.strip()):
+    if value is not None and not _is_text(value):
         raise _Problem(f"{name} = {value!r}: must be a text that is not empty")
     return value
 

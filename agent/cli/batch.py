@@ -14,7 +14,7 @@ import click
 from agent.app import App, check_settings, open_app
 from agent.batch.jobs import BadLine, Task, read_tasks
 from agent.cli.batch_view import BatchProgress
-from agent.cli.console import note, print_json, stages, warn
+from agent.cli.console import note, print_json, printable, stages, warn
 from agent.cli.debugging import show_requests
 from agent.cli.options import JSON, agent_options
 from agent.cli.session import describe, prepare_model
@@ -215,7 +215,7 @@ class _Run:
 
     def _report(self, plan: _Plan) -> None:
         for each in plan.bad[:_SHOWN]:
-            warn(f"{self._source}:{each.line}: {each.problem}")
+            warn(printable(f"{self._source}:{each.line}: {each.problem}"))
         if len(plan.bad) > _SHOWN:
             warn(f"and {len(plan.bad) - _SHOWN} more lines that are wrong")
 

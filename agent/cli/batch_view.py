@@ -69,7 +69,7 @@ class BatchProgress:
         self.done += 1
         if usage is not None:
             for name in ("input_tokens", "output_tokens", "total_tokens"):
-                self.usage[name] += usage[name]  # type: ignore[literal-required]  # the three that it always has
+                self.usage[name] += usage[name]
         if self._live is not None:
             self._live.update(self._task, completed=self.done, description=self.pace())
         elif time.monotonic() - self._said >= _PAUSE:

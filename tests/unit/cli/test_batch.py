@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from typing import Any
 import pytest
 from cli_doubles import CALL, Terminal
 
+from agent.cli.batch_view import BatchProgress
 from agent.engines import Reply
 from agent.engines.base import Request
 from agent.errors import EngineDeadError, EngineStartError, RequestError
@@ -116,6 +118,9 @@ BAD = [
     ({"id": "f", "question": "Hi", "graph": "retrieval"}, "retriever="),
     ({"id": "g", "question": "Hi", "tools": ["calculater"]}, "calculator"),
     ({"id": "h", "question": "Hi", "thread": ""}, "not empty"),
+    (r'{"id": "i", "question": "half a character: \ud800"}', "must be a text"),
+    (r'{"id": "\ud800", "question": "Hi"}', "must be a text"),
+    (r'{"id": 1, "question": "Hi", "thread": "\u0000"}', "control"),
 ]
 
 
@@ -368,3 +373,55 @@ def test_two_batches_on_one_output_at_once_are_refused(files: Files, terminal: T
     assert "another batch is writing" in files.said
     process.kill()
     process.communicate(timeout=PATIENCE)
+
+
+# -- how far it is ------------------------------------------------------------------------------------------
+
+
+def test_rate_and_time_left_are_of_this_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr("agent.cli.batch_view.time.monotonic", lambda: now)
+    progress = BatchProgress(total=1000, done=500)
+    assert "left" not in progress.pace()
+    for _ in range(20):
+        progress.advance({"input_tokens": 5, "output_tokens": 10, "total_tokens": 15})
+    now += 10.0
+    assert progress.pace() == "2.00 lines/s · 20 tokens/s · 4 min 0 s left"
+    assert (progress.done, progress.usage["total_tokens"]) == (520, 300)
+
+
+def test_without_a_terminal_a_line_is_written_now_and_then(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = 0.0
+    monkeypatch.setattr("agent.cli.batch_view.time.monotonic", lambda: now)
+    with BatchProgress(total=40, done=0) as progress:
+        for _ in range(30):
+            now += 1.0
+            progress.advance(None)
+    said = capsys.readouterr().err.splitlines()
+    assert [line.partition(" · ")[0] for line in said] == [f"{n} of 40 lines" for n in (10, 20, 30)]
+
+
+def test_a_terminal_has_a_bar_with_errors_above_it(files: Files) -> None:
+    files.write(*questions(2), "{")
+    child = [sys.executable, str(CHILD), str(files.tasks.parent)]
+    master, slave = pty.openpty()
+    process = subprocess.Popen(
+        [*child, "batch", str(files.tasks), str(files.out), "--model", "scripted"],
+        stdout=slave,
+        stderr=slave,
+        env={**os.environ, "TERM": "xterm", "COLUMNS": "100"},
+    )
+    os.close(slave)
+    shown = b""
+    while True:
+        try:
+            part = os.read(master, 65536)
+        except OSError:  # the other side is closed
+            break
+        shown += part
+    os.close(master)
+    assert process.wait(PATIENCE) == 1
+    for text in (b"tasks.jsonl:3: ", b"3/3", b"lines/s", b"left", b"1 failed"):
+        assert text in shown, shown
