@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -75,9 +75,26 @@ class App:
     store: ConversationStore
     """The conversations."""
 
+    registry: ToolRegistry
+    """Where :attr:`tools` were chosen from."""
+
     def start(self) -> EngineInfo:
         """Start the engine, and say what it is."""
         return self.model.start()
+
+    def variant(self, settings: Settings) -> App:
+        """An agent with another graph, other tools or another system prompt, on the same model and database.
+
+        Args:
+            settings: Those of this agent, but for these three.
+
+        Raises:
+            ConfigurationError: There is no such graph.
+            UnknownToolError: There is no such tool.
+        """
+        tools = self.registry.select(settings.tools)
+        graph = build_graph(settings, model=self.model, tools=tools, checkpointer=self.store.saver)
+        return replace(self, settings=settings, tools=tools, graph=graph)
 
     def thread(self, thread_id: str) -> RunnableConfig:
         """The config that runs :attr:`graph` on one conversation."""
@@ -109,8 +126,9 @@ def open_app(settings: Settings, *, on_stage: StageCallback | None = None) -> It
             from agent.persistence import ConversationStore
 
             graph = build_graph(settings, model=model, tools=tools, checkpointer=saver)
+            store = ConversationStore(saver)
             yield App(
-                settings=settings, model=model, tools=tools, graph=graph, store=ConversationStore(saver)
+                settings=settings, model=model, tools=tools, graph=graph, store=store, registry=registry
             )
     # Not after Ctrl-C: the engine ends with the process, and one that is still starting would be waited for.
     model.close()
@@ -243,6 +261,27 @@ def _retriever(settings: Settings) -> BaseRetriever:
     from agent.documents import DocumentFolder
 
     return DocumentFolder(folder=settings.documents)
+
+
+def check_settings(settings: Settings, *, registry: ToolRegistry) -> None:
+    """Check that there are the graph and the tools that the settings name; nothing is built.
+
+    Args:
+        settings: What would be built.
+        registry: Where the tools would be chosen from.
+
+    Raises:
+        ConfigurationError: There is no such graph, or it cannot run from a command.
+        UnknownToolError: There is no such tool.
+    """
+    from graphs.registry import UnknownGraphError, find_graph
+
+    try:
+        find_graph(settings.graph)
+    except UnknownGraphError as error:
+        raise ConfigurationError(str(error)) from error
+    _check_documents(settings)
+    registry.select(settings.tools)
 
 
 def _check_documents(settings: Settings) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from langchain_core.messages import (
     AIMessage,
@@ -20,8 +20,18 @@ from langchain_core.messages import (
     ToolMessage,
 )
 
+if TYPE_CHECKING:
+    from langgraph.types import StateSnapshot
+
 Gaps = list[tuple[AIMessage, list[ToolCall | InvalidToolCall]]]
 """Answers with the calls in them that lack a result."""
+
+
+def is_unfinished(state: StateSnapshot) -> bool:
+    """Whether a run of the graph was cut off there, or waits."""
+    # ``state.next`` will not do: it leaves out a task that has its result when the process died before the
+    # step that the task belongs to was closed.
+    return bool(state.tasks)
 
 
 def current_turn(messages: Sequence[BaseMessage]) -> list[BaseMessage]:

@@ -16,6 +16,7 @@ import click
 
 from agent import __version__
 from agent.cli.ask import resume, run
+from agent.cli.batch import batch
 from agent.cli.chat import chat
 from agent.cli.debugging import show_debugging
 from agent.cli.demo import demo
@@ -78,7 +79,7 @@ def cli(context: click.Context, debug: bool) -> None:
         show_debugging()
 
 
-for command in (demo, chat, run, resume, threads, tools, graph, models):
+for command in (demo, chat, run, resume, batch, threads, tools, graph, models):
     cli.add_command(command)
 
 

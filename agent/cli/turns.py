@@ -15,7 +15,7 @@ from agent.errors import ConfigurationError
 from graphs.decisions import Decision, DecisionError, WaitingCall, decide, waiting_calls, waiting_problems
 from graphs.prompts import call_not_run, unanswered_call
 from graphs.repair import error_result
-from graphs.turn import last_answer, open_calls
+from graphs.turn import is_unfinished, last_answer, open_calls
 
 if TYPE_CHECKING:
     from agent.app import App, Resume, Snapshot
@@ -88,7 +88,7 @@ class Turn:
             ConfigurationError: It waits for something else than decisions about tool calls.
         """
         state = await self._state()
-        return await self._run(None) if _is_unfinished(state) and not self.waiting else None
+        return await self._run(None) if is_unfinished(state) and not self.waiting else None
 
     async def decide(self, decisions: Mapping[str, Decision]) -> AIMessage | None:
         """Go on with a turn that waits.
@@ -112,7 +112,7 @@ class Turn:
             reason: Stands in the place of an answer that had not begun.
         """
         state = await self._app.graph.aget_state(self._config)
-        if not _is_unfinished(state) or _MODEL_NODE not in self._app.graph.nodes:
+        if not is_unfinished(state) or _MODEL_NODE not in self._app.graph.nodes:
             return
         messages = state.values.get("messages", [])
         undecided = {call["id"] for call in waiting_calls(state) if "warning" not in call}
@@ -202,9 +202,3 @@ class Turn:
             if message.text.strip() != self._streamed.strip():
                 self._view.token(message.text)
             self._streamed = ""
-
-
-def _is_unfinished(state: Snapshot) -> bool:
-    # ``state.next`` will not do: it leaves out a task that has its result when the process died before the
-    # step that the task belongs to was closed.
-    return bool(state.tasks)

@@ -1,0 +1,47 @@
+"""``vllm-agent`` on a scripted model that calls ``step`` three times per question; made to be killed.
+
+Arguments: a directory, in which every run of the tool is noted, then the command line.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+import uuid
+from pathlib import Path
+from typing import Any
+
+import agent.app
+from agent import ChatVLLM
+from agent.cli.main import main
+from agent.engines import Reply, ScriptedEngine
+from tools import ToolRegistry, tool
+
+HERE = Path(sys.argv.pop(1))
+STEPS = 3
+
+
+@tool
+def step(question: str, number: int) -> str:
+    """Do one step, once."""
+    time.sleep(0.05)
+    file = os.open(HERE / "runs.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.write(file, f"{question.replace(' ', '-')}-{number}\n".encode())
+    os.close(file)
+    return f"did {number}"
+
+
+def next_step(request: Any) -> Reply:
+    done = sum(message["role"] == "tool" for message in request["messages"])
+    if done == STEPS:
+        return Reply("Done.")
+    question = next(each["content"] for each in request["messages"] if each["role"] == "user")
+    arguments = {"question": question, "number": done + 1}
+    return Reply(tool_calls=[{"name": "step", "arguments": arguments, "id": uuid.uuid4().hex}])
+
+
+engine = ScriptedEngine([next_step], repeat=True)
+agent.app.build_model = lambda settings, **_: ChatVLLM(engine=engine)
+agent.app.build_registry = lambda settings: ToolRegistry([step])
+main()
