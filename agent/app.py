@@ -7,7 +7,7 @@ the same order.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -16,6 +16,7 @@ from agent.errors import ConfigurationError
 from agent.settings import Settings
 
 if TYPE_CHECKING:
+    from langchain_core.retrievers import BaseRetriever
     from langchain_core.runnables import RunnableConfig
     from langchain_core.tools import BaseTool
     from langgraph.graph.state import CompiledStateGraph
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
     Snapshot: TypeAlias = StateSnapshot
     Resume: TypeAlias = Command[Any]
 
+GRAPH_KEY = "graph_id"
+"""The label of a run that names its graph. LangGraph keeps it with each checkpoint, and its server writes it
+under the same name, so that a conversation begun in Studio is known to the command line too."""
 _TEMPERATURE_OF_OTHERS = 0.7
 _STEPS_PER_CALL = 2
 """Supersteps of a graph per model call: the call itself, and its tools."""
@@ -77,7 +81,11 @@ class App:
 
     def thread(self, thread_id: str) -> RunnableConfig:
         """The config that runs :attr:`graph` on one conversation."""
-        return {"configurable": {"thread_id": thread_id}, "recursion_limit": recursion_limit(self.settings)}
+        return {
+            "configurable": {"thread_id": thread_id},
+            "metadata": {GRAPH_KEY: self.settings.graph},
+            "recursion_limit": recursion_limit(self.settings),
+        }
 
 
 @contextmanager
@@ -93,14 +101,17 @@ def open_app(settings: Settings, *, on_stage: StageCallback | None = None) -> It
         DatabaseError: The conversations cannot be opened.
         ToolError: A tool does not exist.
     """
-    _check_graph(settings)
-    tools = build_tools(settings)
+    _check_documents(settings)
     model = build_model(settings, on_stage=on_stage)
-    with open_saver(settings) as saver:
-        from agent.persistence import ConversationStore
+    with closing(build_registry(settings)) as registry:
+        tools = registry.select(settings.tools)
+        with open_saver(settings) as saver:
+            from agent.persistence import ConversationStore
 
-        graph = build_graph(settings, model=model, tools=tools, checkpointer=saver)
-        yield App(settings=settings, model=model, tools=tools, graph=graph, store=ConversationStore(saver))
+            graph = build_graph(settings, model=model, tools=tools, checkpointer=saver)
+            yield App(
+                settings=settings, model=model, tools=tools, graph=graph, store=ConversationStore(saver)
+            )
     # Not after Ctrl-C: the engine ends with the process, and one that is still starting would be waited for.
     model.close()
 
@@ -116,6 +127,26 @@ def open_store(settings: Settings) -> Iterator[ConversationStore]:
 
     with open_saver(settings) as saver:
         yield ConversationStore(saver)
+
+
+def graph_of(settings: Settings, thread_id: str) -> str | None:
+    """The graph that a conversation was continued with last.
+
+    Args:
+        settings: Where the conversations are.
+        thread_id: The whole id.
+
+    Returns:
+        Its name; ``None`` if there is no such conversation, or none of our graphs has run it.
+
+    Raises:
+        DatabaseError: The conversations cannot be opened.
+    """
+    from graphs.registry import GRAPHS
+
+    with open_store(settings) as store:
+        name = store.label(thread_id, GRAPH_KEY)
+    return name if name in GRAPHS else None
 
 
 def list_conversations(
@@ -187,6 +218,9 @@ def build_graph(
 ) -> Graph:
     """Build the graph that the settings name; nothing is started or loaded.
 
+    A graph that answers from documents is built without them too, for example to be drawn; a run of it is
+    then an error.
+
     Raises:
         ConfigurationError: There is no graph of that name.
     """
@@ -196,24 +230,32 @@ def build_graph(
         kind = find_graph(settings.graph)
     except UnknownGraphError as error:
         raise ConfigurationError(str(error)) from error
+    documents = {"retriever": _retriever(settings)} if kind.needs_documents else {}
     return kind.build(
         model=model,
         tools=tools,
         checkpointer=checkpointer,
         system_prompt=settings.system,
         max_steps=settings.max_steps,
+        **documents,
     )
 
 
-def _check_graph(settings: Settings) -> None:
+def _retriever(settings: Settings) -> BaseRetriever:
+    from agent.documents import DocumentFolder
+
+    return DocumentFolder(folder=settings.documents)
+
+
+def _check_documents(settings: Settings) -> None:
+    """Refuse before an engine starts what a run of the graph would refuse."""
     from graphs.registry import GRAPHS
 
     kind = GRAPHS.get(settings.graph)  # an unknown name is refused when the graph is built
     if kind is not None and kind.needs_documents:
-        raise ConfigurationError(
-            f"the graph {settings.graph!r} answers from documents, and this command has none; "
-            "give it some in Python: build_retrieval_graph(model=…, retriever=…)"
-        )
+        from agent.documents import check_folder
+
+        check_folder(settings.documents)
 
 
 def recursion_limit(settings: Settings) -> int:

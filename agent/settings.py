@@ -62,6 +62,9 @@ class Settings:
     tools_config: Path | None = None
     """TOML file of more tools: modules, MCP servers, toolkits, policies; ``None`` for the installed alone."""
 
+    documents: Path | None = None
+    """Folder of Markdown and text files that the graph ``retrieval`` answers from."""
+
     database: str | None = None
     """Path or URL of the conversations; ``None`` for a file in :attr:`home`."""
 
@@ -213,6 +216,7 @@ _CHECKS: Mapping[str, Callable[[Any], Any]] = {
     "graph": _text,
     "tools": _names,
     "tools_config": lambda value: Path(_text(value)).expanduser(),
+    "documents": lambda value: Path(_text(value)).expanduser(),
     "database": _text,
     "encryption_key": _text,
     "home": lambda value: Path(_text(value)).expanduser(),

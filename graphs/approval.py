@@ -60,7 +60,9 @@ def build_approval_graph(
 
     The graph may wait for as long as the saver keeps it, and in another process. What was approved becomes a
     part of the conversation, and the tools' tasks are those of the react graph: with a journal, an approved
-    call is never run twice.
+    call is never run twice. If the process dies while a call runs, and its policy does not say
+    ``idempotent``, the resumed run asks about it in the same way: approve to run it again, respond with what
+    it came to, reject to give it up.
 
     Args:
         model: As for :func:`~graphs.react.build_react_graph`, like all that is not named here.
@@ -95,7 +97,7 @@ def build_approval_graph(
     builder = StateGraph(ConversationState, input_schema=Conversation, output_schema=Conversation)
     builder.add_node(MODEL, ask.as_node())
     builder.add_node(_APPROVAL, gate.as_node())
-    builder.add_node(TOOLS, ToolNode(tools=prepared).as_node())
+    builder.add_node(TOOLS, ToolNode(tools=prepared, asks=True).as_node())
     builder.add_edge(START, MODEL)
     builder.add_conditional_edges(MODEL, after_model, {_ASK: _APPROVAL, **WAYS})
     builder.add_conditional_edges(_APPROVAL, _after_approval, {"approved": TOOLS, DONE: MODEL})

@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, NotRequired, TypedDict
 
 from langchain_core.messages import AIMessage, ToolCall
 from langgraph.types import Command, Interrupt, StateSnapshot
@@ -74,7 +74,8 @@ class WaitingCall(TypedDict):
     """One call that waits for a decision, as it stands in the interrupt's value."""
 
     id: str
-    """The tool-call id, by which the decision is given."""
+    """The tool-call id, by which the decision is given. A call that was cut off once more after it had been
+    allowed to run again has ``#2`` behind its id, and so on, so that no decision counts twice."""
 
     name: str
     args: dict[str, Any]
@@ -83,6 +84,11 @@ class WaitingCall(TypedDict):
 
     parameters: dict[str, Any]
     """JSON schema of the arguments, for those who edit them."""
+
+    warning: NotRequired[str]
+    """What to know first; only there if the call was under way when a process died, and may have taken
+    effect. To approve is then to run it again, to reject to give it up, and to respond to say what it came
+    to."""
 
 
 class ApprovalRequest(TypedDict):

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
 
 from langchain_core.messages import ToolCall, ToolMessage
@@ -25,8 +25,15 @@ _SAVER_KEY = "__pregel_checkpointer"
 """Where LangGraph puts the saver of a run into a task's config. A node cannot ask for it in another way, and
 the saver given at build time is not enough: LangGraph's server replaces it, and subgraphs inherit it."""
 
+_AGAIN = "\nagain"
+"""Ends the keys of later pages; no tool-call id or digest has it in it."""
+
 _PAUSED: Mapping[str, Any] = {"paused": True}
 """The result under which a call is journalled that did not run to its end and may run again."""
+
+_REPEATED: Mapping[str, Any] = {"repeated": True}
+"""The result under which a call of unknown outcome is journalled that a person lets run again: what became
+of that stands on the next page."""
 
 
 class JournalEntry(Protocol):
@@ -92,6 +99,22 @@ class CallJournal:
         """Note that the call starts, unless it is known; then its entry comes back."""
         return await self.journal.abegin(thread_id=self.thread_id, call_id=self.key, tool=self.tool)
 
+    def next(self) -> CallJournal:
+        """The page on which the call stands when a person lets it run again.
+
+        A page of its own, so that a decision is for one attempt: each that ended in the unknown needs one.
+        """
+        return replace(self, key=f"{self.key}{_AGAIN}")
+
+    @property
+    def attempt(self) -> int:
+        """1 for the first page, and one more for each that a person has added."""
+        return self.key.count(_AGAIN) + 1
+
+    async def repeat(self) -> None:
+        """Note that the call is to run again, on the next page."""
+        await self.journal.afinish(thread_id=self.thread_id, call_id=self.key, result=_REPEATED)
+
     async def restart(self) -> None:
         """Note that the call starts once more."""
         await self.journal.arestart(thread_id=self.thread_id, call_id=self.key)
@@ -110,7 +133,7 @@ class CallJournal:
 
 def recorded(entry: JournalEntry, call: ToolCall) -> ToolMessage | None:
     """The result that the journal holds for a call; ``None`` if it did not finish."""
-    if entry.status != "finished" or entry.result is None or is_paused(entry):
+    if entry.status != "finished" or entry.result is None or entry.result in (_PAUSED, _REPEATED):
         return None
     return ToolMessage(
         content=entry.result["content"],
@@ -126,6 +149,11 @@ def is_paused(entry: JournalEntry) -> bool:
     return entry.status == "finished" and entry.result == _PAUSED
 
 
+def is_repeated(entry: JournalEntry) -> bool:
+    """Whether a person let the call run again: its result stands on the next page."""
+    return entry.status == "finished" and entry.result == _REPEATED
+
+
 async def recall(gaps: Gaps, config: RunnableConfig) -> dict[str, ToolMessage]:
     """What the journal knows of calls that the conversation has no result of, as results by call id.
 
@@ -139,7 +167,12 @@ async def recall(gaps: Gaps, config: RunnableConfig) -> dict[str, ToolMessage]:
             if page is None:
                 return known
             entry = await page.begin()
-            if entry is None:
+            while entry is not None and is_repeated(entry):
+                page = page.next()
+                entry = await page.begin()
+            if entry is None and page.attempt > 1:
+                await page.pause()  # only its first attempt is of unknown outcome, which is the default
+            elif entry is None:
                 await page.pause()  # it never started, and asking must not make it look as if it had
                 text = prompts.call_not_run(call["name"])
                 known[call["id"] or ""] = error_result(call["id"], call["name"], text)

@@ -70,6 +70,23 @@ def unknown_outcome(name: str) -> str:
     )
 
 
+def ask_about_unknown_outcome(name: str) -> str:
+    """What a person reads who decides about such a call."""
+    return (
+        f"a process stopped while {name!r} was running, so it may have taken effect or not: "
+        "approve to run it again, respond with what it came to, or reject to give it up"
+    )
+
+
+def given_up_call(name: str, reason: str) -> str:
+    """The result of such a call that a person did not want to be run again."""
+    why = f": {reason.strip()}" if reason.strip() else "."
+    return (
+        f"Error: the outcome of {name!r} is unknown: the process stopped while it was running. "
+        f"The user decided not to run it again{why}\nDo not make the same call again. Go on without it."
+    )
+
+
 def rejected_call(reason: str) -> str:
     """The result of a call that a person did not allow."""
     why = f": {reason.strip()}" if reason.strip() else "."

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _ALL = "all"
 _QUESTION = "  run it? [y]es, [n]o, [e]dit the arguments, [r]espond in its place: "
+_QUESTION_AGAIN = "  run it again? [y]es, [n]o, give it up, [r]espond with what it came to: "
 _KINDS = ("approve", "reject", "edit", "respond")
 
 
@@ -42,6 +43,8 @@ def ask_decisions(
     try:
         for call in calls:
             click.secho(f"{call_line(call['name'], call['args'])}", err=True, fg="cyan")
+            if warning := call.get("warning"):
+                warn(f"  ! {printable(warning)}")
             purpose = printable(call["description"]).strip().partition("\n")[0]
             if purpose:
                 note(f"    {purpose}")
@@ -55,8 +58,9 @@ def ask_decisions(
 def _ask(call: WaitingCall, read: Callable[[str], str]) -> Decision:
     from graphs.decisions import Approve, Edit, Reject, Respond
 
+    question = _QUESTION_AGAIN if call.get("warning") else _QUESTION
     while True:
-        match read(_QUESTION).strip().lower():
+        match read(question).strip().lower():
             case "y" | "yes":
                 return Approve()
             case "n" | "no":
@@ -137,10 +141,13 @@ def say_waiting(calls: Sequence[WaitingCall], hint: str) -> None:
         calls: What waits.
         hint: The command that goes on with the conversation, without decisions.
     """
-    warn("waiting for a decision, nothing of this has run:")
+    nothing = "" if any(call.get("warning") for call in calls) else ", nothing of this has run"
+    warn(f"waiting for a decision{nothing}:")
     width = max(columns(call["id"]) for call in calls)
     for call in calls:
         click.echo(f"  {call['id']:<{width}}{call_line(call['name'], call['args'])}", err=True)
+        if warning := call.get("warning"):
+            warn(f"  ! {printable(warning)}")
     ways = "--approve ID | --reject ID=REASON | --edit ID=JSON | --respond ID=TEXT"
     note(f"decide: {hint} {ways}, or --approve all")
 
@@ -153,6 +160,7 @@ def waiting_records(calls: Sequence[WaitingCall]) -> list[dict[str, Any]]:
             "name": call["name"],
             "arguments": call["args"],
             "description": call["description"],
+            **({"warning": call["warning"]} if "warning" in call else {}),
         }
         for call in calls
     ]

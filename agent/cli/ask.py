@@ -20,6 +20,7 @@ from agent.cli.session import (
     resume_hint,
     short_id,
     started_session,
+    with_graph_of,
 )
 from agent.cli.view import message_record
 from agent.errors import AgentError, ThreadNotFoundError
@@ -64,6 +65,7 @@ def run(question: str, thread: str | None, settings: Settings, as_json: bool) ->
     question = read_question(question)
     if thread is not None:
         thread = existing_or_new(thread, settings)
+        settings = with_graph_of(thread, settings)
     answer_in_terminal(settings, thread or str(uuid.uuid4()), question, as_json=as_json)
 
 
@@ -93,21 +95,23 @@ def resume(
     """Go on with a conversation, with its whole history.
 
     THREAD is its id or a beginning of it; without one, the conversation used last goes on. An answer that was
-    cut off, even by kill -9, is finished first, and no tool call that had ended runs again. Without a
-    QUESTION, a terminal opens "vllm-agent chat" on it. Tool calls that wait for you are decided by flags, by
-    their id or a beginning of it, or asked about in a terminal.
+    cut off, even by kill -9, is finished first, and no tool call that had ended runs again. The graph is the
+    one that the conversation was last continued with, unless --graph names another. Without a QUESTION, a
+    terminal opens "vllm-agent chat" on it. Tool calls that wait for you are decided by flags, by their id or
+    a beginning of it, or asked about in a terminal.
 
     \b
     Examples:
       vllm-agent resume "And half of that?"
       vllm-agent resume 3f2a9c1b "And half of that?"
       vllm-agent resume 3f2a9c1b
-      vllm-agent resume 3f2a9c1b --graph approval --approve all
+      vllm-agent resume 3f2a9c1b --approve all
     """
     flags = {"approve": approve, "reject": reject, "edit": edit, "respond": respond}
     deciding = any(flags.values())
     thread, question = _which(thread, question, last)
     thread_id, unfinished = _find(thread, settings)
+    settings = with_graph_of(thread_id, settings)
     if question is None and not deciding and not as_json and sys.stdin.isatty() and sys.stdout.isatty():
         from agent.cli.chat import converse
 

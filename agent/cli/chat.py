@@ -9,11 +9,12 @@ from __future__ import annotations
 import threading
 import uuid
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import click
 
-from agent.app import App, open_store
+from agent.app import App, graph_of, open_store
 from agent.cli.approvals import say_waiting
 from agent.cli.console import ago, note, print_table, stages
 from agent.cli.debugging import show_requests
@@ -28,6 +29,7 @@ from agent.cli.session import (
     resume_command,
     resume_hint,
     short_id,
+    with_graph_of,
 )
 from agent.cli.threads import shortest_ids
 from agent.errors import AgentError, ThreadNotFoundError
@@ -80,6 +82,8 @@ def chat(thread: str | None, last: bool, settings: Settings) -> None:
         if found is None:
             raise AgentError("there is no conversation yet; start one: vllm-agent chat")
         thread = found.id
+    if thread is not None:
+        settings = with_graph_of(thread, settings)
     converse(settings, thread)
 
 
@@ -235,9 +239,17 @@ class _Chat:
             note("which one? /threads lists them")
             return
         try:
-            self._begin(self._store.resolve(prefix))
+            thread_id = self._store.resolve(prefix)
         except ThreadNotFoundError as error:
             note(str(error))
+            return
+        settings = self._session.app.settings
+        graph = graph_of(settings, thread_id)
+        if graph not in (None, settings.graph) and self._store.get(thread_id).status != "idle":
+            command = resume_command(thread_id, replace(settings, graph=graph))
+            note(f"the graph {graph!r} has not finished its last answer there; let it: {command}")
+            return
+        self._begin(thread_id)
 
     def _show_threads(self) -> None:
         found = self._store.list(limit=_SHOWN_THREADS)

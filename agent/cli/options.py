@@ -80,6 +80,11 @@ _AGENT = (
         help="Model calls with tools per question at most. [default: 10]",
     ),
     TOOLS_CONFIG,
+    click.option(
+        "--documents",
+        metavar="FOLDER",
+        help="Markdown and text files that --graph retrieval answers from. [default: none]",
+    ),
     DATABASE,
 )
 
@@ -115,6 +120,7 @@ _AGENT_FLAGS = (
     "tools",
     "max_steps",
     "tools_config",
+    "documents",
     "database",
 )
 

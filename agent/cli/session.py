@@ -5,10 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from agent.app import App, open_app, open_store, uses_embedded_model
+import click
+
+from agent.app import App, graph_of, open_app, open_store, uses_embedded_model
 from agent.cli.approvals import ask_decisions
 from agent.cli.console import note, stages
 from agent.cli.debugging import show_requests
@@ -153,6 +156,17 @@ def resume_command(thread_id: str, settings: Settings) -> str:
     database = f" --database {settings.database}" if settings.database else ""
     graph = f" --graph {settings.graph}" if settings.graph != Settings.graph else ""
     return f"vllm-agent resume {short_id(thread_id)}{graph}{database}"
+
+
+def with_graph_of(thread_id: str, settings: Settings) -> Settings:
+    """Settings with the graph that a conversation was continued with last, unless ``--graph`` was typed.
+
+    Another graph could not finish what this one began. The graph of the environment and the configuration
+    file is for new conversations.
+    """
+    if click.get_current_context().params.get("graph") is not None:
+        return settings
+    return replace(settings, graph=graph_of(settings, thread_id) or settings.graph)
 
 
 def existing_or_new(thread: str, settings: Settings) -> str:

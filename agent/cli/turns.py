@@ -115,7 +115,7 @@ class Turn:
         if not _is_unfinished(state) or _MODEL_NODE not in self._app.graph.nodes:
             return
         messages = state.values.get("messages", [])
-        undecided = {call["id"] for call in waiting_calls(state)}
+        undecided = {call["id"] for call in waiting_calls(state) if "warning" not in call}
         ending: list[BaseMessage] = [
             error_result(
                 call["id"],

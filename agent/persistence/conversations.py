@@ -16,7 +16,7 @@ from sqlalchemy.sql import ClauseElement
 from agent.errors import ConfigurationError, DatabaseError, ThreadNotFoundError
 from agent.persistence import checkup, export, full_text, listing, maintenance, moments, moving, pruning
 from agent.persistence.checkup import Problem
-from agent.persistence.dialects import insert
+from agent.persistence.dialects import from_json, insert
 from agent.persistence.listing import Conversation, Listed
 from agent.persistence.locations import database_files
 from agent.persistence.moments import Difference, Moment
@@ -77,6 +77,18 @@ class ConversationStore:
     def title(self, thread_id: str) -> str | None:
         """What a conversation is called, without reading it."""
         return listing.rows(self._database, listing.every().where(threads.c.thread_id == thread_id))[0].title
+
+    def label(self, thread_id: str, name: str) -> str | None:
+        """What the run that wrote the newest checkpoint was labelled with, in its config's ``metadata``.
+
+        Args:
+            thread_id: The whole id.
+            name: The label's name.
+        """
+        own = (checkpoints.c.thread_id == thread_id, checkpoints.c.ns == "")
+        newest = select(checkpoints.c.metadata).where(*own).order_by(checkpoints.c.checkpoint_id.desc())
+        found = [from_json(row[0]).get(name) for row in self._read(newest.limit(1))]
+        return found[0] if found and isinstance(found[0], str) else None
 
     def resolve(self, prefix: str) -> str:
         """The thread id that begins so.

@@ -15,27 +15,15 @@ from typing import Any
 from langchain_core.messages import AIMessage, BaseMessage, ToolCall, ToolMessage
 from langchain_core.runnables import Runnable, RunnableLambda
 from langchain_core.tools import BaseTool
-from langgraph.types import interrupt
 
 from graphs import prompts
-from graphs.decisions import (
-    REQUEST,
-    ApprovalRequest,
-    Approve,
-    Decision,
-    DecisionError,
-    Edit,
-    Reject,
-    Respond,
-    WaitingCall,
-    read_decision,
-    with_approvals,
-)
+from graphs.decisions import Approve, Decision, Edit, Reject, Respond, WaitingCall, with_approvals
 from graphs.events import emit
+from graphs.nodes.asking import ask, described_call
 from graphs.repair import error_result, with_arguments
 from graphs.state import ConversationState
 from graphs.turn import last_answer, open_calls
-from tools.arguments import check_arguments, tool_schema
+from tools.arguments import check_arguments
 from tools.errors import ToolInputError
 from tools.policy import policy_of
 
@@ -74,12 +62,8 @@ class ApprovalNode:
         answer, calls = last_answer(messages), self.waiting(messages)
         if answer is None or not calls:
             return {"messages": []}
-        decisions: dict[str, Decision] = {}
-        problems: list[str] = []
-        while open_ := [call for call in calls if call["id"] not in decisions]:
-            given = interrupt(self._request(open_, problems))
-            understood, problems = self._read(given, open_)
-            decisions |= understood
+        described = [described_call(call, self._by_name[call["name"]]) for call in calls]
+        decisions = ask(described, types=_DECISIONS, objection=self._objection)
         for call in calls:
             decision = decisions[call["id"] or ""].type
             emit({"type": "call_decided", "id": call["id"] or "", "name": call["name"], "decision": decision})
@@ -93,50 +77,19 @@ class ApprovalNode:
         tool = self._by_name.get(call["name"])
         if tool is None or not (policy_of(tool).approval or self.asks(call)):
             return False
-        return self._problem(call, call["args"]) is None
+        return self._problem(call["name"], call["args"]) is None
 
-    def _problem(self, call: ToolCall, args: Mapping[str, Any]) -> str | None:
+    def _problem(self, name: str, args: Mapping[str, Any]) -> str | None:
         try:
-            check_arguments(self._by_name[call["name"]], args)
+            check_arguments(self._by_name[name], args)
         except ToolInputError as error:
             return str(error)
         return None
 
-    def _request(self, calls: Sequence[ToolCall], problems: list[str]) -> ApprovalRequest:
-        described = [
-            WaitingCall(
-                id=call["id"] or "",
-                name=call["name"],
-                args=call["args"],
-                description=self._by_name[call["name"]].description,
-                parameters=tool_schema(self._by_name[call["name"]]),
-            )
-            for call in calls
-        ]
-        return ApprovalRequest(type=REQUEST, calls=described, problems=problems, decisions=_DECISIONS)
-
-    def _read(self, given: Any, calls: Sequence[ToolCall]) -> tuple[dict[str, Decision], list[str]]:
-        """What of ``given`` can be used for ``calls``, and what is wrong with the rest."""
-        by_id = {call["id"] or "": call for call in calls}
-        if not isinstance(given, Mapping):
-            known = ", ".join(by_id)
-            return {}, [f"{given!r} is no mapping from tool-call id to decision; the ids are: {known}"]
-        decisions: dict[str, Decision] = {}
-        problems = []
-        for call_id, value in given.items():
-            try:
-                decision = read_decision(value)
-            except DecisionError as error:
-                problems.append(f"{call_id}: {error}")
-                continue
-            call = by_id.get(call_id)
-            if call is None:
-                problems.append(f"{call_id!r} is not waiting; the ids are: {', '.join(by_id)}")
-            elif isinstance(decision, Edit) and (problem := self._problem(call, decision.args)):
-                problems.append(f"{call_id}: {problem}")
-            else:
-                decisions[call_id] = decision
-        return decisions, problems
+    def _objection(self, call: WaitingCall, decision: Decision) -> str | None:
+        if not isinstance(decision, Edit):
+            return None
+        return self._problem(call["name"], decision.args)
 
 
 def _applied(

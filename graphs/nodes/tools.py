@@ -4,6 +4,9 @@ LangGraph stores every task's result by itself. With one task per call, a crash 
 never runs its finished neighbours again; a saver with a journal (:mod:`graphs.journal`) also covers the
 moment between a tool's end and the storing of its task.
 
+A call that was under way when a process died has an outcome that nobody knows. Where people are asked, this
+node interrupts and asks what is to become of it, unless it may be repeated without harm.
+
 There is one body, a coroutine. Synchronous runs wait for it on the loop that ``tools`` keeps for them, so
 async tools work in both, and a connection that a tool keeps open stays usable from call to call.
 """
@@ -23,9 +26,10 @@ from langgraph.errors import GraphBubbleUp
 from langgraph.types import Send
 
 from graphs import prompts
-from graphs.decisions import is_approved
+from graphs.decisions import Reject, Respond, is_approved
 from graphs.events import emit
-from graphs.journal import CallJournal, is_paused, recorded
+from graphs.journal import CallJournal, is_paused, is_repeated, recorded
+from graphs.nodes.asking import ask_about_repeat
 from graphs.repair import error_result
 from graphs.state import ConversationState
 from graphs.turn import last_answer, open_calls
@@ -70,12 +74,25 @@ class _Result:
         return messages[0].status if messages else "success"
 
 
+@dataclass(frozen=True)
+class _Start:
+    """What a call is run with."""
+
+    tool: BaseTool
+    page: CallJournal | None
+    approved: bool
+
+
 @dataclass(frozen=True, kw_only=True)
 class ToolNode:
     """Runs tool calls; whatever happens, the model gets a result to read."""
 
     tools: Sequence[BaseTool] = ()
     """The tools that may be called."""
+
+    asks: bool = False
+    """Whether a person is asked about a call that was under way when a process died; else the model is told
+    that its outcome is unknown."""
 
     def as_node(self) -> Runnable[ToolTask, Any]:
         """This node for ``StateGraph.add_node``, synchronous and asynchronous."""
@@ -89,13 +106,14 @@ class ToolNode:
         """One call.
 
         Raises:
-            GraphBubbleUp: The tool interrupted the graph or left it.
+            GraphBubbleUp: The tool interrupted the graph or left it, or a person is to decide about the call.
         """
         call = task["call"]
         call_id, name = call["id"] or "", call["name"]
+        start = await self._prepared(task, config)
         emit({"type": "tool_started", "id": call_id, "name": name, "args": call["args"]})
         started = time.monotonic()
-        result = await self._result(task, config)
+        result = start if isinstance(start, _Result) else await self._execute(start, task, config)
         emit(
             {
                 "type": "tool_finished",
@@ -112,30 +130,63 @@ class ToolNode:
     def _by_name(self) -> Mapping[str, BaseTool]:
         return {tool.name: tool for tool in self.tools}
 
-    async def _result(self, task: ToolTask, config: RunnableConfig) -> _Result:
+    async def _prepared(self, task: ToolTask, config: RunnableConfig) -> _Start | _Result:
+        """What the call came to, if that is known already, or what it is run with."""
         call = task["call"]
         tool = self._by_name.get(call["name"])
         if tool is None:
             return _Result(unknown_tool(call, self._by_name).outputs)
         page = CallJournal.of(config, call, task["message_id"])
         entry = await page.begin() if page else None
+        unknown: list[CallJournal] = []
+        while page and entry and is_repeated(entry):
+            unknown.append(page)
+            page = page.next()
+            entry = await page.begin()
         if page and entry:
             message = recorded(entry, call)
             if message is not None:
                 return _Result((message,), replayed=True)
-            if not is_paused(entry) and not policy_of(tool).idempotent:
-                text = prompts.unknown_outcome(call["name"])
-                return _Result((error_result(call["id"], call["name"], text),))
-            await page.restart()
-        return await self._execute(tool, task, config, page)
+            if is_paused(entry) or policy_of(tool).idempotent:
+                await page.restart()
+            else:
+                unknown.append(page)
+        for each in unknown:
+            # What was decided in an earlier run of this task is asked for too: LangGraph gives back its
+            # answers in their order, and those to questions of the tool's own come after these.
+            result = await self._decided(tool, call, each)
+            if result is not None:
+                return result
+        if page and unknown and page is unknown[-1]:
+            page = page.next()
+            await page.begin()
+        return _Start(tool, page, approved=bool(unknown) or task.get("approved", False))
 
-    async def _execute(
-        self, tool: BaseTool, task: ToolTask, config: RunnableConfig, page: CallJournal | None
-    ) -> _Result:
-        approved = task.get("approved", False)
+    async def _decided(self, tool: BaseTool, call: ToolCall, page: CallJournal) -> _Result | None:
+        """The result of a call of unknown outcome; ``None`` if it is to run again.
+
+        Raises:
+            GraphInterrupt: Nobody has decided yet.
+        """
+        name = call["name"]
+        if not self.asks:
+            return _Result((error_result(call["id"], name, prompts.unknown_outcome(name)),))
+        decision = ask_about_repeat(call, tool, attempt=page.attempt)
+        match decision:
+            case Respond(text):
+                message = ToolMessage(text, tool_call_id=call["id"] or "", name=name)
+                await page.finish(message)
+                return _Result((message,))
+            case Reject(reason):
+                return _Result((error_result(call["id"], name, prompts.given_up_call(name, reason)),))
+        await page.repeat()
+        return None
+
+    async def _execute(self, start: _Start, task: ToolTask, config: RunnableConfig) -> _Result:
+        page = start.page
         try:
             outcome = await acall(
-                tool, task["call"], config=config, approved=approved, propagate=(GraphBubbleUp,)
+                start.tool, task["call"], config=config, approved=start.approved, propagate=(GraphBubbleUp,)
             )
         except GraphBubbleUp:
             if page:

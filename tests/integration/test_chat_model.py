@@ -190,8 +190,8 @@ For each call write <tool_call>{"name": "...", "arguments": {...}}</tool_call><|
 <think>{{ message.reasoning }}</think>
 {%- endif %}
 {{ message.content }}
-{%- for call in message.tool_calls or [] %}
-<tool_call>{"name": "{{ call.function.name }}", "arguments": {{ call.function.arguments }}}</tool_call>
+{%- for call in message.tool_calls or [] %}{% set function = call.function %}
+<tool_call>{"name": "{{ function.name }}", "arguments": {{ function.arguments | tojson }}}</tool_call>
 {%- endfor %}<|im_end|>
 {% endfor %}
 {%- if add_generation_prompt %}<|im_start|>assistant
@@ -388,7 +388,8 @@ class TestAnswers:
             real_model.invoke("Hello!", model="other/model")
 
     def test_images_are_refused_plainly(self, real_model: ChatVLLM) -> None:
-        image = {"type": "image", "base64": base64.b64encode(b"\x89PNG\r\n\x1a\n").decode()}
+        data = base64.b64encode(b"\x89PNG\r\n\x1a\n").decode()
+        image = {"type": "image", "base64": data, "mime_type": "image/png"}
         message = HumanMessage(content=[{"type": "text", "text": "What is it?"}, image])
         with pytest.raises(UnsupportedInputError, match="takes no image input"):
             real_model.invoke([message])

@@ -8,8 +8,7 @@ a second call repeats the first or makes its values up. So a second call counts 
 - something in it is new: no earlier call has used it.
 
 A few calls are written in one go, and counted until the first one that does not count. This is asked only
-where the caller wants several calls (``parallel_tool_calls=True``): it takes time, and how often it finds too
-many has not been measured yet.
+where the caller wants several calls (``parallel_tool_calls=True``), because it takes a generation of its own.
 """
 
 from __future__ import annotations

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from agent.app import build_model
+import agent.app
+from agent import ChatVLLM
+from agent.app import build_graph, build_model, open_app
+from agent.engines import ScriptedEngine
 from agent.errors import ConfigurationError
 from agent.settings import Settings
+from tools import ToolRegistry
+from tools.builtin import calculator
+from tools.errors import UnknownToolError
 
 
 def test_the_embedded_model_is_greedy_and_others_are_not() -> None:
@@ -32,3 +40,35 @@ def test_a_server_needs_no_model_and_no_engine() -> None:
 def test_engine_arguments_and_a_server_contradict_each_other(vllm: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError, match=next(iter(vllm)) + "|vllm_kwargs"):
         build_model(Settings(base_url="http://localhost:8000/v1", vllm=vllm))
+
+
+async def test_a_graph_without_its_documents_is_built_and_says_so_when_it_runs() -> None:
+    """So that a server of all graphs starts, and its user reads what is missing."""
+    model = ChatVLLM(engine=ScriptedEngine([]))
+    graph = build_graph(Settings(graph="retrieval"), model=model, tools=[])
+    with pytest.raises(ConfigurationError, match="VLLM_AGENT_DOCUMENTS"):
+        await graph.ainvoke({"messages": "Hello"})
+
+
+def test_the_tools_are_closed_with_the_app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    closed = []
+
+    class Registry(ToolRegistry):
+        def close(self) -> None:
+            closed.append(len(self))
+            super().close()
+
+    monkeypatch.setattr(agent.app, "build_registry", lambda settings: Registry([calculator]))
+    monkeypatch.setattr(
+        agent.app, "build_model", lambda settings, **_: ChatVLLM(engine=ScriptedEngine(["Hello."]))
+    )
+    settings = Settings(home=tmp_path)
+    with open_app(settings) as app:
+        assert app.graph.invoke({"messages": "Hello"}, app.thread("t"))["messages"][-1].text == "Hello."
+        assert closed == []
+    assert closed == [1]
+    with pytest.raises(UnknownToolError), open_app(replace(settings, tools=("no such",))):
+        pass
+    with pytest.raises(RuntimeError), open_app(settings):
+        raise RuntimeError("the command failed")
+    assert closed == [1, 1, 1]

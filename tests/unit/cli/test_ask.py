@@ -218,6 +218,25 @@ def test_other_graphs_answer_too_and_their_work_is_shown(terminal: Terminal) -> 
 
 def test_a_graph_that_needs_documents_says_so(terminal: Terminal) -> None:
     terminal.script("Hello.")
-    result = terminal.run("run", "Hi", "--model", "scripted", "--graph", "retrieval")
+    asking = ("run", "Hi", "--model", "scripted", "--graph", "retrieval")
+    result = terminal.run(*asking)
     assert result.exit_code == 1
-    assert "retriever=" in result.stderr
+    assert "--documents FOLDER" in result.stderr
+    result = terminal.run(*asking, "--documents", "/no/such/folder")
+    assert result.exit_code == 1
+    assert "'/no/such/folder'" in result.stderr
+
+
+def test_the_graph_retrieval_answers_from_a_folder(
+    terminal: Terminal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "tea.md").write_text("# Tea\n\nGreen tea is brewed at 70 degrees.\n")
+    (tmp_path / "bread.md").write_text("# Bread\n\nRye bread is baked at 220 degrees.\n")
+    grade = Reply(tool_calls=[{"name": "Grade", "arguments": {"relevant": [1]}}])
+    engine = terminal.script(grade, "At 70 degrees [1].")
+    monkeypatch.setenv("VLLM_AGENT_DOCUMENTS", str(tmp_path))
+    printed = terminal.json("run", "How is green tea brewed?", "--model", "scripted", "--graph", "retrieval")
+    assert printed["answer"] == "At 70 degrees [1]."
+    [*_, said] = engine.requests
+    assert "Green tea is brewed at 70 degrees." in str(said)
+    assert "Rye bread" not in str(said)

@@ -1,8 +1,10 @@
 """A process that runs an agent on a SQLite file, to be killed inside a tool.
 
-Arguments: DIRECTORY, then any of ``journal``, ``harmless``, ``resume``, ``ask``.
+Arguments: DIRECTORY, then any of ``journal``, ``harmless``, ``resume``, ``ask``, ``twice``, ``person`` (the
+approval graph, which asks only about what its policy says), and decisions as JSON.
 
-Every run of a tool leaves a line in ``runs.txt``. ``kill_me`` kills the process the first time it runs.
+Every run of a tool leaves a line in ``runs.txt``. ``kill_me`` kills the process the first time it runs, and
+with ``twice`` the second time too.
 """
 
 from __future__ import annotations
@@ -17,9 +19,10 @@ from typing import Any
 
 from graph_doubles import ScriptedModel, calls
 from langgraph.checkpoint.sqlite import SqliteSaver
+from langgraph.types import Command
 
 from agent.persistence import open_checkpointer
-from graphs import build_react_graph
+from graphs import build_approval_graph, build_react_graph, waiting_calls
 from tools import ToolPolicy, tool
 
 HERE = Path(sys.argv[1])
@@ -46,7 +49,7 @@ def pay(amount: int) -> str:
 
 
 def _die_the_first_time(name: str) -> str:
-    if note(name) == 1:
+    if note(name) <= (2 if "twice" in sys.argv else 1):
         while "pay" not in (HERE / "runs.txt").read_text():
             time.sleep(0.01)
         time.sleep(0.5)  # so that the result of pay is stored
@@ -71,10 +74,19 @@ def main() -> None:
     answer = calls(("pay", {"amount": 5}), (deadly, {}))
     model = ScriptedModel(script=["all done"] if "resume" in sys.argv else [answer, "all done"])
     question = "go" if "resume" not in sys.argv else "what happened?" if "ask" in sys.argv else None
+    tools = [pay, kill_me, kill_me_harmlessly]
+    decisions = [json.loads(each) for each in sys.argv if each.startswith("{")]
+    given: Any = {"messages": question} if question else Command(resume=decisions[0]) if decisions else None
     with open_saver() as saver:
-        graph = build_react_graph(model=model, tools=[pay, kill_me, kill_me_harmlessly], checkpointer=saver)
-        state = graph.invoke({"messages": question} if question else None, SETTINGS)
-    print(json.dumps([[m.type, m.text] for m in state["messages"]]))
+        if "person" not in sys.argv:
+            graph = build_react_graph(model=model, tools=tools, checkpointer=saver)
+            state = graph.invoke(given, SETTINGS)
+            print(json.dumps([[m.type, m.text] for m in state["messages"]]))
+            return
+        graph = build_approval_graph(model=model, tools=tools, checkpointer=saver, asks="policy")
+        state = graph.invoke(given, SETTINGS)
+        waiting = [[call["id"], call.get("warning")] for call in waiting_calls(state)]
+        print(json.dumps({"waiting": waiting, "messages": [[m.type, m.text] for m in state["messages"]]}))
 
 
 if __name__ == "__main__":

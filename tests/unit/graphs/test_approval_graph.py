@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from langchain_core.messages import AIMessage, ToolMessage
 from langgraph.checkpoint.memory import InMemorySaver
-from langgraph.types import Command
+from langgraph.types import Command, interrupt
 
 from agent.persistence import open_checkpointer
 from graphs import (
@@ -307,6 +307,82 @@ def test_what_was_approved_never_runs_twice(some_tools, runs):
     state = graph.invoke(None, SETTINGS)
     assert results(state) == {"c0": ("launched at moon", "success")}
     assert runs == [("launch", "moon")]
+
+
+def died_in_a_tool(script: list[Any], tools: list[Any]) -> tuple[Any, JournalSaver]:
+    """A graph whose process died when the first tool call had been approved and begun."""
+    saver = JournalSaver()
+    begin = saver.journal.abegin
+
+    async def begin_and_die(**about: Any) -> Any:
+        await begin(**about)
+        raise Died
+
+    graph = graph_of(script, tools, saver=saver)
+    graph.invoke({"messages": "go"}, SETTINGS)
+    saver.journal.abegin = begin_and_die
+    with pytest.raises(Died):
+        graph.invoke(decide({"c0": Approve()}), SETTINGS, durability="sync")
+    saver.journal.abegin = begin
+    return graph, saver
+
+
+@pytest.mark.parametrize(
+    ("decision", "result", "ran"),
+    [
+        (Approve(), ("launched at moon", "success"), [("launch", "moon")]),
+        (Respond("it hit"), ("it hit", "success"), []),
+        (Reject("too late"), ("decided not to run it again: too late", "error"), []),
+    ],
+)
+def test_a_person_decides_about_a_call_of_unknown_outcome(some_tools, runs, run, decision, result, ran):
+    graph, _ = died_in_a_tool([calls(("launch", {"target": "moon"})), "done"], some_tools)
+    for _ in range(2):  # looking at it changes nothing
+        [request] = [i.value for i in run(graph, None)["__interrupt__"]]
+        assert request["decisions"] == ["approve", "reject", "respond"]
+        [call] = request["calls"]
+        assert (call["id"], call["args"]) == ("c0", {"target": "moon"})
+        assert "may have taken effect or not" in call["warning"]
+    [request] = [i.value for i in run(graph, decide({"c0": Edit({"target": "mars"})}))["__interrupt__"]]
+    assert "cannot be changed" in request["problems"][0]
+    assert runs == []
+    state = run(graph, decide({"c0": decision}))
+    text, status = results(state)["c0"]
+    assert (result[0] in text, status) == (True, result[1])
+    assert runs == ran
+    assert state["messages"][-1].text == "done"
+
+
+def test_what_was_run_again_and_finished_is_known_to_a_new_question(some_tools, runs):
+    graph, saver = died_in_a_tool([calls(("launch", {"target": "moon"})), "hello"], some_tools)
+    graph.invoke(None, SETTINGS)
+    finish = saver.journal.afinish
+
+    async def finish_and_die(**about: Any) -> None:
+        await finish(**about)
+        if "content" in about["result"]:
+            raise Died
+
+    saver.journal.afinish = finish_and_die
+    with pytest.raises(Died):
+        graph.invoke(decide({"c0": Approve()}), SETTINGS, durability="sync")
+    saver.journal.afinish = finish
+    state = graph.invoke({"messages": "and?"}, SETTINGS)
+    assert results(state) == {"c0": ("launched at moon", "success")}
+    assert runs == [("launch", "moon")]
+
+
+def test_a_tool_that_is_run_again_may_ask_questions_of_its_own(run):
+    @tool
+    def order(what: str) -> str:
+        """Order something."""
+        return f"{interrupt('how many?')} {what}"
+
+    graph, _ = died_in_a_tool([calls(("order", {"what": "eggs"})), "done"], [order])
+    assert [call["id"] for call in waiting_calls(run(graph, None))] == ["c0"]
+    state = run(graph, decide({"c0": Approve()}))
+    assert [i.value for i in state["__interrupt__"]] == ["how many?"]
+    assert results(run(graph, Command(resume="ten")))["c0"] == ("ten eggs", "success")
 
 
 def test_decisions_are_told_as_events_and_only_once(some_tools):

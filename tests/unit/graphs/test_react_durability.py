@@ -250,6 +250,30 @@ def test_kill_9_inside_a_tool_that_may_be_repeated(tmp_path):
     assert (runs_of(tmp_path, "pay"), runs_of(tmp_path, "kill_me_harmlessly")) == (1, 2)
 
 
+def asked_again(directory: Path, *flags: str) -> dict[str, Any]:
+    """What a new process says that resumes where a person may be asked."""
+    done = child(directory, "journal", "person", "resume", *flags)
+    assert done.returncode == 0, done.stderr
+    return dict(json.loads(done.stdout))
+
+
+def test_kill_9_inside_a_tool_and_a_person_lets_it_run_again_each_time_anew(tmp_path):
+    assert child(tmp_path, "journal", "person").returncode == -signal.SIGKILL
+    state = asked_again(tmp_path)
+    [[call_id, warning]] = state["waiting"]
+    assert call_id == "c1"
+    assert "a process stopped while 'kill_me' was running" in warning
+    assert (runs_of(tmp_path, "pay"), runs_of(tmp_path, "kill_me")) == (1, 1)
+    again = child(tmp_path, "journal", "person", "resume", "twice", json.dumps({"c1": "approve"}))
+    assert again.returncode == -signal.SIGKILL, again.stderr
+    assert [call_id for call_id, _ in asked_again(tmp_path)["waiting"]] == ["c1#2"]
+    assert [call_id for call_id, _ in asked_again(tmp_path, '{"c1": "approve"}')["waiting"]] == ["c1#2"]
+    assert runs_of(tmp_path, "kill_me") == 2
+    state = asked_again(tmp_path, json.dumps({"c1#2": "approve"}))
+    assert state["messages"][3][1] == "kill_me ran again"
+    assert (runs_of(tmp_path, "pay"), runs_of(tmp_path, "kill_me")) == (1, 3)
+
+
 def test_kill_9_then_a_new_question_instead_of_a_resume(tmp_path):
     assert child(tmp_path, "journal").returncode == -signal.SIGKILL
     second = child(tmp_path, "journal", "resume", "ask")
