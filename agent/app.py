@@ -178,7 +178,9 @@ def list_conversations(
     from agent.persistence import list_conversations
 
     key = settings.encryption_key
-    return list_conversations(_database(settings), limit=limit, offset=offset, tag=tag, encryption_key=key)
+    return list_conversations(
+        database_location(settings), limit=limit, offset=offset, tag=tag, encryption_key=key
+    )
 
 
 def build_model(settings: Settings, *, on_stage: StageCallback | None = None) -> ChatVLLM:
@@ -304,7 +306,7 @@ def open_saver(settings: Settings) -> OpenCheckpointer:
     """The database of the conversations, to be entered with ``with`` or ``async with``."""
     from agent.persistence import open_checkpointer
 
-    return open_checkpointer(_database(settings), encryption_key=settings.encryption_key)
+    return open_checkpointer(database_location(settings), encryption_key=settings.encryption_key)
 
 
 def uses_embedded_model(settings: Settings) -> bool:
@@ -312,7 +314,8 @@ def uses_embedded_model(settings: Settings) -> bool:
     return settings.model is None and settings.base_url is None
 
 
-def _database(settings: Settings) -> str | Path:
+def database_location(settings: Settings) -> str | Path:
+    """The path or URL of the conversations."""
     from agent.persistence.locations import DEFAULT_FILE
 
     return settings.database or settings.directory / DEFAULT_FILE

@@ -21,6 +21,8 @@ from agent.errors import ConfigurationError
 PREFIX = "VLLM_AGENT_"
 CONFIG_VARIABLE = f"{PREFIX}CONFIG"
 PROTOCOLS = ("auto", "native", "text")
+SECRETS = ("api_key", "encryption_key")
+"""Fields whose values are shown to nobody."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,7 +151,8 @@ def _checked(name: str, value: Any, origin: str) -> Any:
     try:
         return _CHECKS[name](value)
     except (TypeError, ValueError) as error:
-        raise ConfigurationError(f"{origin} = {value!r}: {error}") from error
+        shown = "…" if name in SECRETS else repr(value)
+        raise ConfigurationError(f"{origin} = {shown}: {error}") from error
 
 
 def _text(value: Any) -> str:

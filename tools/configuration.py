@@ -42,8 +42,12 @@ _KEYS = ("modules", "exclude", "builtin", "mcp", "toolkits", "policies", "option
 _BUILTIN = "builtin"
 
 
-def load_registry(path: str | os.PathLike[str]) -> ToolRegistry:
+def load_registry(path: str | os.PathLike[str], *, servers: bool = True) -> ToolRegistry:
     """A registry of the built-in tools, the installed plugins, and what the file names.
+
+    Args:
+        path: The file.
+        servers: Whether to start the MCP servers in it and ask them; without, their entries are only checked.
 
     Raises:
         ToolRegistrationError: The file is missing or wrong (the message has the key), or a source is.
@@ -59,14 +63,14 @@ def load_registry(path: str | os.PathLike[str]) -> ToolRegistry:
         options[_BUILTIN] = {**options.get(_BUILTIN, {}), **builtin, "base": path.parent}
     registry = ToolRegistry(policies=policies, options=options)
     try:
-        _fill(registry, document, path)
+        _fill(registry, document, path, servers=servers)
     except BaseException:
         registry.close()  # servers that were started before the error
         raise
     return registry
 
 
-def _fill(registry: ToolRegistry, document: dict[str, Any], path: Path) -> None:
+def _fill(registry: ToolRegistry, document: dict[str, Any], path: Path, *, servers: bool) -> None:
     exclude = _names(document, "exclude", path)
     if _BUILTIN in exclude and _BUILTIN in document:
         raise ToolRegistrationError(
@@ -87,7 +91,8 @@ def _fill(registry: ToolRegistry, document: dict[str, Any], path: Path) -> None:
         )
     for name, options in _tables(document, "mcp", path).items():
         server = _at(f"{path}: mcp.{name}", _server, name, options)
-        _at(f"{path}: mcp.{name}", registry.add_mcp, server)
+        if servers:
+            _at(f"{path}: mcp.{name}", registry.add_mcp, server)
 
 
 def _read(path: Path) -> dict[str, Any]:

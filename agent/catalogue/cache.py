@@ -47,11 +47,15 @@ class CacheEntry:
     source: str
     """Identifies the origin and the way of making; an entry made from anything else is out of date."""
 
-    def problem(self, *, verify: bool = False, progress: Progress = no_progress) -> str | None:
+    def problem(
+        self, *, verify: bool = False, only_look: bool = False, progress: Progress = no_progress
+    ) -> str | None:
         """Say what is wrong with the entry, or None if it is complete.
 
         Args:
             verify: Hash every file, however large.
+            only_look: Change nothing, and take milliseconds: a large file that was touched is hashed with
+                ``verify`` alone, and its new time is not taken back.
             progress: Told about the hashing of large files.
         """
         try:
@@ -64,7 +68,8 @@ class CacheEntry:
         if source != self.source:
             return "it was made by another version"
         for name, expected in files:
-            if found := _file_problem(self.directory / name, expected, verify=verify, progress=progress):
+            path = self.directory / name
+            if found := _file_problem(path, expected, verify=verify, only_look=only_look, progress=progress):
                 return found
         return None
 
@@ -149,7 +154,9 @@ def remove(path: Path) -> None:
             path.unlink()
 
 
-def _file_problem(path: Path, expected: dict[str, object], *, verify: bool, progress: Progress) -> str | None:
+def _file_problem(
+    path: Path, expected: dict[str, object], *, verify: bool, only_look: bool, progress: Progress
+) -> str | None:
     try:
         found = path.stat()
     except (FileNotFoundError, NotADirectoryError):
@@ -158,13 +165,13 @@ def _file_problem(path: Path, expected: dict[str, object], *, verify: bool, prog
         return f"{path.name} has {found.st_size} bytes instead of {expected.get('size')}"
     mtime = expected.get("mtime_ns")
     touched = found.st_mtime_ns != mtime
-    if not (verify or touched or found.st_size <= _ALWAYS_HASHED):
+    if not (verify or (touched and not only_look) or found.st_size <= _ALWAYS_HASHED):
         return None
     # Small files are done before a bar could be seen.
     report = progress if found.st_size > _ALWAYS_HASHED else no_progress
     if sha256_of(path, progress=report, stage=f"Checking {path.name}") != expected.get("sha256"):
         return f"{path.name} has other contents than when it was made"
-    if touched and isinstance(mtime, int):
+    if touched and isinstance(mtime, int) and not only_look:
         # A copied cache is hashed once, not at every start. On a read-only disk it stays correct, and slow.
         with contextlib.suppress(OSError):
             os.utime(path, ns=(found.st_atime_ns, mtime))

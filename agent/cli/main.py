@@ -20,6 +20,7 @@ from agent.cli.batch import batch
 from agent.cli.chat import chat
 from agent.cli.debugging import show_debugging
 from agent.cli.demo import demo
+from agent.cli.doctor import doctor
 from agent.cli.graph import graph
 from agent.cli.models import models
 from agent.cli.threads import threads
@@ -72,6 +73,7 @@ def cli(context: click.Context, debug: bool) -> None:
       vllm-agent demo                       watch an agent call tools, stop, and resume
       vllm-agent run "What is 15 * 23?"     one question, one answer
       vllm-agent chat                       a conversation in the terminal
+      vllm-agent doctor                     what is wrong here, and how to mend it
     """
     if os.environ.get("NO_COLOR"):
         context.color = False
@@ -79,7 +81,7 @@ def cli(context: click.Context, debug: bool) -> None:
         show_debugging()
 
 
-for command in (demo, chat, run, resume, batch, threads, tools, graph, models):
+for command in (demo, chat, run, resume, batch, threads, tools, graph, models, doctor):
     cli.add_command(command)
 
 

@@ -24,11 +24,11 @@ def ensure(readers: Engine, writers: Engine, *, name: str) -> None:
         DatabaseError: Written by a newer version, or not a database of ours.
     """
     with readers.begin() as connection:
-        revision = _revision(connection)
+        revision = stored_revision(connection)
     if revision == _HEAD:
         return
     with writers.begin() as connection:
-        revision = _revision(connection)  # another process may have come first
+        revision = stored_revision(connection)  # another process may have come first
         if revision is None:
             if connection.dialect.name == "postgresql":
                 postgres.create_schema(connection)
@@ -53,7 +53,8 @@ def migrate(connection: Connection, *, to: str = "head") -> None:
     command.upgrade(config, to)
 
 
-def _revision(connection: Connection) -> str | None:
+def stored_revision(connection: Connection) -> str | None:
+    """The schema that a database has, ``None`` if it has none of ours."""
     if not inspect(connection).has_table(revisions.name):
         return None
     return connection.scalar(select(revisions.c.version_num))

@@ -18,6 +18,7 @@ EDGE = (
     "agent.app",
     "agent.batch",
     "agent.cli",
+    "agent.doctor",
     "agent.documents",  # a setting becomes a retriever of `tools`
     "agent.settings",
     "agent.studio",
@@ -85,7 +86,10 @@ def test_protocols_are_data_that_everything_may_read() -> None:
         ("transformers", ()),
         ("langchain_community", ("agent.chat.text",)),
         ("httpx", ("agent.engines.remote", "tools.builtin.web")),
-        ("sqlalchemy", ("agent.persistence", "tools.builtin.sql")),
+        (
+            "sqlalchemy",
+            ("agent.persistence", "agent.doctor.database", "tools.builtin.sql"),
+        ),  # there a type alone
         ("cloudpickle", ("tools.isolation",)),
         ("click", ("agent.cli",)),
         ("rich", ("agent.cli", "agent.catalogue.progress")),
