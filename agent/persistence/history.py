@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from langgraph.checkpoint.base import DeltaChannelHistory
@@ -14,12 +16,42 @@ from agent.persistence.reading import fetch_values, in_order
 from agent.persistence.records import Address, stored_versions
 from agent.persistence.transactions import Transaction
 
-_STEP = 256
-"""Ancestors per query: more than LangGraph's usual distance between two snapshots of a channel."""
+_FIRST_STEP, _STEP = 32, 256
+"""Ancestors per query, at first and at most: more than LangGraph's usual distance between two snapshots."""
+_OUTLINES = 4096
+"""Bodies of checkpoints, of about a kilobyte, whose outlines are remembered."""
+
+
+@dataclass(frozen=True)
+class Outline:
+    """Where a checkpoint's body says that the values of its channels are."""
+
+    stored: Mapping[str, str]
+    """The versions of those that are stored by themselves."""
+    inline: frozenset[str]
+    """The names of those that are in the body."""
+
+
+class Outlines:
+    """What bodies say, remembered: a conversation that goes on reads the same ones again at every turn.
+
+    The memory is keyed by the body as stored, so that it cannot be out of date.
+
+    Args:
+        serde: The saver's serializer.
+    """
+
+    def __init__(self, serde: SerializerProtocol) -> None:
+        self.serde = serde
+        self.of = functools.lru_cache(maxsize=_OUTLINES)(self._read)
+
+    def _read(self, encoded: Encoded) -> Outline:
+        body = self.serde.loads_typed(encoded)
+        return Outline(stored=stored_versions(body), inline=frozenset(body["channel_values"]))
 
 
 def collect(
-    transaction: Transaction, serde: SerializerProtocol, address: Address, *, channels: Sequence[str]
+    transaction: Transaction, outlines: Outlines, address: Address, *, channels: Sequence[str]
 ) -> Mapping[str, DeltaChannelHistory]:
     """Collect the history of some channels at a checkpoint, exclusive of its own writes.
 
@@ -27,19 +59,20 @@ def collect(
     value count as well. They come oldest first, and within a checkpoint in the order in which the run applied
     them.
     """
+    serde = outlines.serde
     chains: dict[str, list[str]] = {name: [] for name in channels}
     seeds: dict[str, Any] = {}
     stored: dict[str, str] = {}
     open_channels = set(channels)
-    for checkpoint_id, body in ancestors(transaction, serde, address):
-        versions, inline = stored_versions(body), body["channel_values"]
+    for checkpoint_id, encoded in ancestors(transaction, address):
+        outline = outlines.of(encoded)
         for name in sorted(open_channels):
             chains[name].append(checkpoint_id)
-            if name in versions:
-                stored[name] = versions[name]
+            if name in outline.stored:
+                stored[name] = outline.stored[name]
                 open_channels.discard(name)
-            elif name in inline:
-                seeds[name] = inline[name]
+            elif name in outline.inline:
+                seeds[name] = serde.loads_typed(encoded)["channel_values"][name]
                 open_channels.discard(name)
         if not open_channels:
             break
@@ -50,39 +83,47 @@ def collect(
 
 
 def ancestors(
-    transaction: Transaction, serde: SerializerProtocol, address: Address, *, own: bool = False
-) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Walk up from a checkpoint, nearest ancestor first; ``own`` includes the checkpoint itself."""
+    transaction: Transaction, address: Address, *, own: bool = False
+) -> Iterator[tuple[str, Encoded]]:
+    """Walk up from a checkpoint, nearest ancestor first; ``own`` includes the checkpoint itself.
+
+    Ids sort by time, so the ancestors are mostly what comes before, which is read as one range. Where many
+    branches lie between, the database follows the chain instead. Neither relies on the order of the ids.
+    """
     checkpoint_id = address.checkpoint_id or transaction.value(sql.LATEST_ID, address.key())
     seen: set[str] = set()
     cursor: str | None = checkpoint_id
+    statement, depth = sql.PRECEDING, _FIRST_STEP
     while cursor is not None and cursor not in seen:
-        here = {**address.key(), "checkpoint_id": cursor, "depth": _STEP}
-        cursor = None
-        # The first row of every query but the first repeats the last of the query before.
-        for found_id, parent_id, kind, body in transaction.all(sql.ANCESTORS, here):
-            if found_id in seen:
-                continue  # a checkpoint stored again under its own descendant makes a loop
+        rows = transaction.all(statement, {**address.key(), "checkpoint_id": cursor, "depth": depth})
+        if not rows or rows[0][0] != cursor:
+            return  # it was deleted
+        followed = 0
+        for found_id, parent_id, kind, body in rows:
+            if found_id != cursor or found_id in seen:
+                continue  # another branch; or one stored again under its own descendant, which makes a loop
+            followed += 1
             seen.add(found_id)
             if own or found_id != checkpoint_id:
-                yield found_id, serde.loads_typed((kind, body))
+                yield found_id, (kind, body)
             cursor = parent_id
+        statement = sql.PRECEDING if 2 * followed >= len(rows) else sql.ANCESTORS
+        depth = min(2 * depth, _STEP)
 
 
 def _writes(
     transaction: Transaction, address: Address, chains: Mapping[str, Sequence[str]]
 ) -> Mapping[tuple[str, str], Sequence[tuple[str, Encoded]]]:
-    ids = list(dict.fromkeys(checkpoint_id for chain in chains.values() for checkpoint_id in chain))
+    ids = {checkpoint_id for chain in chains.values() for checkpoint_id in chain}
+    if not ids:
+        return {}
     found: dict[tuple[str, str], list[tuple[str, Encoded]]] = {}
-    for start in range(0, len(ids), sql.MAX_IN):
-        parameters = {
-            "thread_ids": [address.thread_id],
-            "namespaces": [address.ns],
-            "checkpoint_ids": ids[start : start + sql.MAX_IN],
-            "names": list(chains),
-        }
-        rows = in_order(transaction.all(sql.CHANNEL_WRITES, parameters))
-        for _, _, checkpoint_id, _, task_id, _, channel, kind, data in rows:
+    # The range has the writes of other branches of that time as well; there are few.
+    span = {**address.key(), "first": min(ids), "last": max(ids), "names": list(chains)}
+    for _, _, checkpoint_id, _, task_id, _, channel, kind, data in in_order(
+        transaction.all(sql.CHANNEL_WRITES, span)
+    ):
+        if checkpoint_id in ids:
             found.setdefault((channel, checkpoint_id), []).append((task_id, (kind, data)))
     return found
 

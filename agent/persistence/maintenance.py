@@ -115,7 +115,8 @@ def _rebuilt_from(
         missing = set(from_json(metadata).get(_DELTA_COUNTERS) or ())
         if (ns, checkpoint_id) not in kept or not missing:
             continue
-        for ancestor_id, body in ancestors(transaction, serde, Address(thread_id, ns, checkpoint_id)):
+        for ancestor_id, encoded in ancestors(transaction, Address(thread_id, ns, checkpoint_id)):
+            body = serde.loads_typed(encoded)
             needed.add((ns, ancestor_id))
             missing -= stored_versions(body).keys() | body["channel_values"].keys()
             if not missing:
@@ -204,7 +205,7 @@ def cut(transaction: Transaction, serde: SerializerProtocol, thread_id: str, che
     Writes stored under it belong to the step that followed, so they go as well.
     """
     here = Address(thread_id, "", checkpoint_id)
-    keep = {("", ancestor_id) for ancestor_id, _ in ancestors(transaction, serde, here, own=True)}
+    keep = {("", ancestor_id) for ancestor_id, _ in ancestors(transaction, here, own=True)}
     every = _all_checkpoints(transaction, thread_id)
     keep |= {(ns, each) for ns, each in every if ns and each <= checkpoint_id}
     keep_only(transaction, serde, thread_id, keep)

@@ -55,6 +55,7 @@ class SQLSaver(BaseCheckpointSaver[str]):
         self.journal = ToolJournal(database, serde=self.serde)
         self.encrypted = isinstance(serde, EncryptedSerializer)
         self._heads = Heads()
+        self._outlines = history.Outlines(self.serde)
         self.writer = CheckpointWriter(
             serde=self.serde, dialect=database.dialect, heads=self._heads, titles=not self.encrypted
         )
@@ -98,7 +99,7 @@ class SQLSaver(BaseCheckpointSaver[str]):
         """Collect what ``DeltaChannel`` needs: each channel's nearest stored value and the writes since."""
         address = Address.of(config)
         return self.database.read(
-            lambda transaction: history.collect(transaction, self.serde, address, channels=channels)
+            lambda transaction: history.collect(transaction, self._outlines, address, channels=channels)
         )
 
     # Writing

@@ -129,8 +129,11 @@ def _messages(pairs: Iterable[tuple[str, dict[str, Any]]]) -> list[BaseMessage]:
     """Messages from tags and fields.
 
     The fields were validated when a message was made. Doing it again would take several times as long as this
-    loop, which is most of the time that it takes to load a long conversation.
+    loop, which is most of the time that it takes to load a long conversation. What can be changed belongs to
+    one message. Only the set of the names of its fields, to which pydantic adds a name that is assigned, is
+    the same one for those of a class here: it has all of them already.
     """
+    names: dict[str, set[str]] = {}
     messages: list[BaseMessage] = []
     for tag, fields in pairs:
         cls, usual, expected = _SHAPES[tag]
@@ -139,9 +142,11 @@ def _messages(pairs: Iterable[tuple[str, dict[str, Any]]]) -> list[BaseMessage]:
                 cls(**fields)
             )  # of another version of langchain-core: let the class fill the gaps
             continue
+        if (all_names := names.get(tag)) is None:
+            all_names = names[tag] = expected.copy()
         message = _new(cls)
         _set_fields(message, fields)
-        _set_names(message, expected.copy())
+        _set_names(message, all_names)
         _set_extra(message, {})
         _set_private(message, None)
         messages.append(message)

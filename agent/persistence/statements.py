@@ -109,7 +109,7 @@ ITEMS = select(
     items.c.channel.in_(bindparam("names", expanding=True)),
     items.c.seq.between(bindparam("first"), bindparam("last")),
 )
-WRITES = select(
+_write = select(
     writes.c.thread_id,
     writes.c.ns,
     writes.c.checkpoint_id,
@@ -119,12 +119,19 @@ WRITES = select(
     writes.c.channel,
     writes.c.type,
     writes.c.value,
-).where(
+)
+WRITES = _write.where(
     writes.c.thread_id.in_(bindparam("thread_ids", expanding=True)),
     writes.c.ns.in_(bindparam("namespaces", expanding=True)),
     writes.c.checkpoint_id.in_(bindparam("checkpoint_ids", expanding=True)),
 )
-CHANNEL_WRITES = WRITES.where(writes.c.channel.in_(bindparam("names", expanding=True)))
+CHANNEL_WRITES = _write.where(
+    _of_namespace(writes),
+    writes.c.checkpoint_id >= bindparam("first"),
+    writes.c.checkpoint_id <= bindparam("last"),
+    writes.c.channel.in_(bindparam("names", expanding=True)),
+)
+"""The writes to some channels under a range of checkpoints."""
 
 LIST_STATE = select(
     select(channels.c.value)
@@ -179,6 +186,13 @@ def _ancestors() -> Select[Any]:
     )
 
 
+PRECEDING = (
+    select(checkpoints.c.checkpoint_id, checkpoints.c.parent_id, checkpoints.c.type, checkpoints.c.body)
+    .where(_of_namespace(checkpoints), checkpoints.c.checkpoint_id <= bindparam("checkpoint_id"))
+    .order_by(checkpoints.c.checkpoint_id.desc())
+    .limit(bindparam("depth"))
+)
+"""A checkpoint and those of any branch with smaller ids, nearest first."""
 ANCESTORS = _ancestors()
 """A checkpoint and its ancestors, nearest first, at most ``depth`` steps up the parent chain."""
 

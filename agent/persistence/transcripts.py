@@ -44,7 +44,8 @@ def messages_of(
     if MESSAGES_CHANNEL not in checkpoint["channel_versions"]:
         return []
     here = Address(fetched.thread_id, fetched.ns, fetched.checkpoint_id)
-    found = history.collect(transaction, serde, here, channels=[MESSAGES_CHANNEL])[MESSAGES_CHANNEL]
+    outlines = history.Outlines(serde)
+    found = history.collect(transaction, outlines, here, channels=[MESSAGES_CHANNEL])[MESSAGES_CHANNEL]
     messages = _as_messages(found.get("seed", []))
     for _, _, written in found["writes"]:
         messages = merged(messages, written)
