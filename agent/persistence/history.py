@@ -16,8 +16,9 @@ from agent.persistence.reading import fetch_values, in_order
 from agent.persistence.records import Address, stored_versions
 from agent.persistence.transactions import Transaction
 
-_FIRST_STEP, _STEP = 32, 256
-"""Ancestors per query, at first and at most: more than LangGraph's usual distance between two snapshots."""
+_FIRST_STEP, _STEP = {"sqlite": 32, "postgresql": 128}, 256
+"""Ancestors per query, at first and at most: more than LangGraph's usual distance between two snapshots. A
+row too many costs less than a trip to a server."""
 _OUTLINES = 4096
 """Bodies of checkpoints, of about a kilobyte, whose outlines are remembered."""
 
@@ -93,7 +94,7 @@ def ancestors(
     checkpoint_id = address.checkpoint_id or transaction.value(sql.LATEST_ID, address.key())
     seen: set[str] = set()
     cursor: str | None = checkpoint_id
-    statement, depth = sql.PRECEDING, _FIRST_STEP
+    statement, depth = sql.PRECEDING, _FIRST_STEP[transaction.dialect]
     while cursor is not None and cursor not in seen:
         rows = transaction.all(statement, {**address.key(), "checkpoint_id": cursor, "depth": depth})
         if not rows or rows[0][0] != cursor:

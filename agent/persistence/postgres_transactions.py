@@ -51,6 +51,11 @@ class PipelinedTransaction(Transaction):
         rows: list[Record] = self._send(*self._compiler.constant(statement, parameters)).fetchall()
         return rows
 
+    def together(self, *asked: tuple[ClauseElement, Parameters]) -> list[list[Record]]:
+        """The rows of each of several constant statements, in one trip to the server."""
+        cursors = [self._send(*self._compiler.constant(*each)) for each in asked]
+        return [cursor.fetchall() for cursor in cursors]
+
     def first(self, statement: ClauseElement, parameters: Parameters) -> Record | None:
         """The first row of a constant statement."""
         row: Record | None = self._send(*self._compiler.constant(statement, parameters)).fetchone()

@@ -79,16 +79,28 @@ class Fetched:
 
 def fetch(transaction: Transaction, serde: SerializerProtocol, address: Address) -> Fetched | None:
     """The checkpoint of that address; without an id, the newest."""
+    key = address.key()
+    asked = (sql.LATEST_CHECKPOINT, key), (sql.LATEST_WRITES, key)
     if address.checkpoint_id:
-        rows = transaction.all(sql.CHECKPOINT, {**address.key(), "checkpoint_id": address.checkpoint_id})
-    else:
-        rows = transaction.all(sql.LATEST_CHECKPOINT, address.key())
-    found = complete(transaction, serde, rows)
+        key["checkpoint_id"] = address.checkpoint_id
+        asked = (sql.CHECKPOINT, key), (sql.CHECKPOINT_WRITES, key)
+    rows, written = transaction.together(*asked)
+    found = _complete(transaction, serde, rows, written)
     return found[0] if found else None
 
 
 def complete(transaction: Transaction, serde: SerializerProtocol, rows: Sequence[Record]) -> list[Fetched]:
     """Fetch what belongs to these checkpoint rows: values, list elements, writes."""
+    if not rows:
+        return []
+    threads, namespaces, ids = ([*set(column)] for column in zip(*(row[:3] for row in rows), strict=True))
+    several = {"thread_ids": threads, "namespaces": namespaces, "checkpoint_ids": ids}
+    return _complete(transaction, serde, rows, transaction.all(sql.WRITES, several))
+
+
+def _complete(
+    transaction: Transaction, serde: SerializerProtocol, rows: Sequence[Record], written: Sequence[Record]
+) -> list[Fetched]:
     if not rows:
         return []
     bodies = [serde.loads_typed((kind, body)) for *_, kind, body, _ in rows]
@@ -98,7 +110,7 @@ def complete(transaction: Transaction, serde: SerializerProtocol, rows: Sequence
         for name, version in stored_versions(body).items()
     }
     values = fetch_values(transaction, serde, wanted)
-    writes = _writes(transaction, [row[:3] for row in rows])
+    writes = _by_checkpoint(written)
     return [
         Fetched(
             thread_id=thread_id,
@@ -155,13 +167,9 @@ def _items(
     return {key: Rows(elements) for key, elements in found.items()}
 
 
-def _writes(
-    transaction: Transaction, keys: Sequence[Record]
-) -> Mapping[Record, Sequence[tuple[str, str, Encoded]]]:
-    threads, namespaces, ids = ([*set(column)] for column in zip(*keys, strict=True))
-    parameters = {"thread_ids": threads, "namespaces": namespaces, "checkpoint_ids": ids}
+def _by_checkpoint(written: Sequence[Record]) -> Mapping[Record, Sequence[tuple[str, str, Encoded]]]:
     found: dict[Record, list[tuple[str, str, Encoded]]] = defaultdict(list)
-    for *key, _, task_id, _, channel, kind, data in in_order(transaction.all(sql.WRITES, parameters)):
+    for *key, _, task_id, _, channel, kind, data in in_order(written):
         found[tuple(key)].append((task_id, channel, (kind, data)))
     return found
 

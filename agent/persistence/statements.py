@@ -125,6 +125,8 @@ WRITES = _write.where(
     writes.c.ns.in_(bindparam("namespaces", expanding=True)),
     writes.c.checkpoint_id.in_(bindparam("checkpoint_ids", expanding=True)),
 )
+CHECKPOINT_WRITES = _write.where(_of_checkpoint(writes))
+LATEST_WRITES = _write.where(_of_namespace(writes), writes.c.checkpoint_id == LATEST_ID.scalar_subquery())
 CHANNEL_WRITES = _write.where(
     _of_namespace(writes),
     writes.c.checkpoint_id >= bindparam("first"),

@@ -80,6 +80,10 @@ class Transaction:
         rows: list[Record] = self._cursor.fetchall()
         return rows
 
+    def together(self, *asked: tuple[ClauseElement, Parameters]) -> list[list[Record]]:
+        """The rows of each of several constant statements that do not depend on each other."""
+        return [self.all(statement, parameters) for statement, parameters in asked]
+
     def first(self, statement: ClauseElement, parameters: Parameters) -> Record | None:
         """The first row of a constant statement."""
         self._cursor.execute(*self._compiler.constant(statement, parameters))

@@ -75,4 +75,5 @@ def test_a_conversation_without_branches_takes_few_queries(saver: SQLSaver) -> N
         assert len([*ancestors(transaction, Address("t", "", ids[-1]))]) == 199
         return statements
 
-    assert saver.database.read(asked) == [sql.PRECEDING] * 3  # 32, 64 and 128 of them
+    queries = 3 if saver.database.dialect == "sqlite" else 2  # 32, 64 and 128 of them; 128 and 256
+    assert saver.database.read(asked) == [sql.PRECEDING] * queries
