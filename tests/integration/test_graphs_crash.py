@@ -32,7 +32,9 @@ def test_killed_after_an_approval_what_was_approved_runs_once(crashing: Crashing
     assert not crashing.runs()
     process = crashing.start([], "resume", *asking, "--approve", "all")
     crashing.kill_at(process, "← paid 5")
-    printed = crashing.resume([DONE], *asking)
+    asked = crashing.resume([], *asking)
+    assert [call["name"] for call in asked["waiting"]] == ["hang"]  # what it came to, only a person can say
+    printed = crashing.resume([DONE], *asking, "--reject", "all")
     results = {m["name"]: m["content"] for m in printed["messages"] if m["role"] == "tool"}
     assert results["pay"] == "paid 5"
     assert "outcome of 'hang' is unknown" in results["hang"]
