@@ -13,7 +13,7 @@ import pytest
 from langgraph.checkpoint.memory import InMemorySaver
 from otlp_collector import Collector
 from prometheus_client import CollectorRegistry
-from vllm_server import VLLMServer
+from vllm_server import KEY, VLLMServer
 
 from agent import ChatVLLM
 from agent.telemetry import Metrics, RunObserver
@@ -29,6 +29,7 @@ def test_a_command_is_traced_and_logged(vllm_server: VLLMServer, tmp_path: Path)
             **known,
             "VLLM_AGENT_HOME": str(tmp_path),
             "VLLM_AGENT_BASE_URL": vllm_server.base_url,
+            "VLLM_AGENT_API_KEY": KEY,
             "VLLM_AGENT_TEMPERATURE": "0",
             "VLLM_AGENT_OTLP_TRACES_ENDPOINT": collector.address,
             "VLLM_AGENT_MAX_TOKENS": "16",
@@ -54,7 +55,7 @@ def test_tokens_are_counted_as_the_server_counts_them(vllm_server: VLLMServer) -
     registry = CollectorRegistry()
     observer = RunObserver([Metrics(registry)])
     before = generated(vllm_server)
-    with ChatVLLM(base_url=vllm_server.base_url, temperature=0, max_tokens=8) as model:
+    with ChatVLLM(base_url=vllm_server.base_url, api_key=KEY, temperature=0, max_tokens=8) as model:
         graph = build_react_graph(model=model, checkpointer=InMemorySaver())
         for number in range(3):
             config = {"callbacks": [observer], "configurable": {"thread_id": str(number)}}
@@ -71,11 +72,6 @@ def test_tokens_are_counted_as_the_server_counts_them(vllm_server: VLLMServer) -
 
 def generated(server: VLLMServer) -> float:
     """Tokens that the server says it has generated."""
-    page = (
-        urllib.request.urlopen(server.base_url.removesuffix("/v1") + "/metrics", timeout=10).read().decode()
-    )
-    return sum(
-        float(line.rsplit(" ", 1)[1])
-        for line in page.splitlines()
-        if line.startswith("vllm:generation_tokens_total")
-    )
+    with urllib.request.urlopen(f"{server.base_url}/metrics", timeout=10) as page:
+        lines = page.read().decode().splitlines()
+    return sum(float(line.split()[-1]) for line in lines if line.startswith("vllm:generation_tokens_total"))
