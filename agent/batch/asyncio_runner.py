@@ -40,7 +40,7 @@ class AsyncioRunner:
         Raises:
             AgentError: Something is wrong that is no task's fault; the tasks that were running are cancelled.
         """
-        waiting = deque(_conversations(tasks))
+        waiting = deque(conversations(tasks))
 
         async def work() -> None:
             while waiting:
@@ -55,7 +55,7 @@ class AsyncioRunner:
             raise errors.exceptions[0] from None  # the others have it from the same cause
 
 
-def _conversations(tasks: Iterable[Task]) -> Sequence[Sequence[Task]]:
+def conversations(tasks: Iterable[Task]) -> Sequence[Sequence[Task]]:
     """Tasks by the conversation that they share, in the order of their first."""
     found: dict[object, list[Task]] = {}
     for task in tasks:

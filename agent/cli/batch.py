@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +24,7 @@ from tools.errors import ToolError
 
 if TYPE_CHECKING:
     from agent.batch.answering import Outcome
+    from agent.batch.asyncio_runner import Runner
     from agent.batch.output import Entry, Output
     from agent.cli.console import Stages
 
@@ -68,6 +69,19 @@ class _Plan:
     "--limit", type=click.IntRange(1), metavar="N", help="Run so many lines now; the next run goes on."
 )
 @click.option("--retry-failed", is_flag=True, help="Run lines again that have failed.")
+@click.option(
+    "--ray",
+    "ray_address",
+    metavar="ADDRESS",
+    help="Run on a Ray cluster: auto, host:6379, ray://host:10001. Needs --database postgresql://…",
+)
+@click.option(
+    "--ray-workers",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Workers on the cluster, each with an engine of its own unless there is --base-url. "
+    "[default: one a node]",
+)
 @click.option("--dry-run", is_flag=True, help="Check every line and say what would run; no engine starts.")
 @agent_options
 @JSON
@@ -78,6 +92,8 @@ def batch(
     order: str,
     limit: int | None,
     retry_failed: bool,
+    ray_address: str | None,
+    ray_workers: int | None,
     dry_run: bool,
     settings: Settings,
     as_json: bool,
@@ -107,15 +123,34 @@ def batch(
       vllm-agent batch tasks.jsonl out.jsonl --limit 10
       vllm-agent batch tasks.jsonl out.jsonl --model Qwen/Qwen3-4B --concurrency 128
       vllm-agent batch tasks.jsonl out.jsonl --retry-failed --json
+      vllm-agent batch tasks.jsonl out.jsonl --ray auto --database postgresql://user@host/name
     """
+    if ray_workers is not None and ray_address is None:
+        raise click.UsageError("--ray-workers needs --ray.")
+    if ray_address is not None:
+        from agent.batch.ray_runner import check_database
+
+        check_database(settings)
     lines = _read(tasks, output)
     run = _Run(lines, str(tasks), output, limit=limit, retry_failed=retry_failed, in_order=order == "input")
     with stages("starting the engine") as shown, open_app(settings, on_stage=shown) as app:
-        summary = run.rehearse(app) if dry_run else run.perform(app, shown, concurrency=concurrency)
+        if dry_run:
+            summary = run.rehearse(app)
+        else:
+            where = _Cluster(ray_address, ray_workers) if ray_address is not None else None
+            summary = run.perform(app, shown, concurrency=concurrency, cluster=where)
     if as_json:
         print_json(summary)
     if summary["failed"]:
         raise click.exceptions.Exit(1)
+
+
+@dataclass(frozen=True)
+class _Cluster:
+    """Where a batch runs that does not run here."""
+
+    address: str
+    workers: int | None
 
 
 class _Run:
@@ -150,7 +185,9 @@ class _Run:
         note(f"would run {len(plan.tasks)} of {plan.lines} lines{_beside(plan)}")
         return _summary(plan, self._path, failed=failed, seconds=0.0) | {"to_run": len(plan.tasks)}
 
-    def perform(self, app: App, shown: Stages, *, concurrency: int) -> dict[str, Any]:
+    def perform(
+        self, app: App, shown: Stages, *, concurrency: int, cluster: _Cluster | None
+    ) -> dict[str, Any]:
         """Do it."""
         from agent.batch.output import Output
 
@@ -162,9 +199,12 @@ class _Run:
                 output.append(_bad_record(each))
             usage: dict[str, int] = {}
             if plan.tasks:
-                _start(app, shown)
+                if cluster is None:
+                    _start(app, shown)
+                else:
+                    shown.stop()
                 started = time.monotonic()
-                usage = self._answer(app, output, plan, concurrency=concurrency)
+                usage = self._answer(app, output, plan, concurrency=concurrency, cluster=cluster)
             output.settle(in_order=self._in_order, complete=not plan.later)
             failed = output.failed
         seconds = time.monotonic() - started
@@ -175,15 +215,15 @@ class _Run:
         )
         return _summary(plan, self._path, failed=failed, seconds=seconds) | {"usage": usage or None}
 
-    def _answer(self, app: App, output: Output, plan: _Plan, *, concurrency: int) -> dict[str, int]:
+    def _answer(
+        self, app: App, output: Output, plan: _Plan, *, concurrency: int, cluster: _Cluster | None
+    ) -> dict[str, int]:
         import asyncio
 
-        from agent.batch.answering import Answerer
-        from agent.batch.asyncio_runner import AsyncioRunner
-
-        runner = AsyncioRunner(Answerer(app, batch=output.batch), concurrency=concurrency)
         dealt_with = plan.finished + len(plan.bad)
-        with BatchProgress(total=plan.lines - plan.later, done=dealt_with) as progress, ExitStack() as stack:
+        with ExitStack() as stack:
+            runner = stack.enter_context(_runner(app, output, concurrency=concurrency, cluster=cluster))
+            progress = stack.enter_context(BatchProgress(total=plan.lines - plan.later, done=dealt_with))
             write = _writer(output, progress, self._source)
             try:
                 stack.enter_context(asyncio.Runner()).run(runner.run(plan.tasks, finished=write))
@@ -218,6 +258,27 @@ class _Run:
             warn(printable(f"{self._source}:{each.line}: {each.problem}"))
         if len(plan.bad) > _SHOWN:
             warn(f"and {len(plan.bad) - _SHOWN} more lines that are wrong")
+
+
+@contextmanager
+def _runner(app: App, output: Output, *, concurrency: int, cluster: _Cluster | None) -> Iterator[Runner]:
+    """What runs the tasks: this process, or a cluster."""
+    if cluster is None:
+        from agent.batch.answering import Answerer
+        from agent.batch.asyncio_runner import AsyncioRunner
+
+        yield AsyncioRunner(Answerer(app, batch=output.batch), concurrency=concurrency)
+        return
+    from agent.batch.ray_runner import RayRunner, connected
+
+    with connected(cluster.address):
+        yield RayRunner(
+            app.settings,
+            batch=output.batch,
+            workers=cluster.workers,
+            concurrency=concurrency,
+            on_event=note,
+        )
 
 
 def _read(source: Path, output: Path) -> Sequence[Task | BadLine]:

@@ -90,6 +90,7 @@ def test_protocols_are_data_that_everything_may_read() -> None:
             "sqlalchemy",
             ("agent.persistence", "agent.doctor.database", "tools.builtin.sql"),
         ),  # there a type alone
+        ("ray", ("agent.batch.ray_runner",)),
         ("cloudpickle", ("tools.isolation",)),
         ("click", ("agent.cli",)),
         ("rich", ("agent.cli", "agent.catalogue.progress")),
