@@ -31,6 +31,9 @@ INSTALL = 'pip install "vllm-agent[ray]"'
 _START_SECONDS = 900.0
 """In which a worker has to be ready: a large model loads for minutes, and a lost node may come back."""
 _KNOCK_SECONDS = 5.0
+_PAUSE_SECONDS = 0.5
+_LONGEST = 300
+"""Characters of an error of Ray's that are shown."""
 _LOSSES = 3
 """Workers that may be lost over one conversation before it is taken for the cause."""
 _RESTARTS = 10
@@ -107,6 +110,14 @@ class _Work:
         """A conversation is to be gone on with by another worker."""
         self.waiting.appendleft(tasks)
         self.new.set()
+
+
+@dataclass
+class _Loss:
+    """Whether a worker is lost, as all of its slots see it."""
+
+    reason: str = ""
+    """Empty if it is not."""
 
 
 class RayRunner:
@@ -191,7 +202,7 @@ class RayRunner:
                 self._on_event(f"a worker cannot be had any more: {_first_line(error)}")
                 return
             self._on_event(f"worker ready on {where}")
-            lost = asyncio.Event()
+            lost = _Loss()
             slots = [self._slot(worker, work, finished, lost) for _ in range(self._per_worker)]
             try:
                 async with asyncio.TaskGroup() as group:
@@ -199,20 +210,22 @@ class RayRunner:
                         group.create_task(slot)
             except BaseExceptionGroup as errors:
                 raise errors.exceptions[0] from None  # the others have it from the same cause
-            if lost.is_set():
-                self._on_event(f"the worker on {where} is lost; others go on with what it was doing")
+            if lost.reason:
+                self._on_event(
+                    f"the worker on {where} is lost ({lost.reason}); others go on with what it was doing"
+                )
 
     async def _slot(
         self,
         worker: ActorHandle,
         work: _Work,
         finished: Callable[[Outcome], None],
-        lost: asyncio.Event,
+        lost: _Loss,
     ) -> None:
         """Answer one conversation after the other, until there are none, or the worker is lost."""
         import ray
 
-        while not (work.done.is_set() or lost.is_set()):
+        while not (work.done.is_set() or lost.reason):
             if not work.waiting:
                 work.new.clear()
                 await work.new.wait()
@@ -222,8 +235,8 @@ class RayRunner:
                 while tasks:
                     finished(await _answered(worker, tasks[0]))
                     tasks.popleft()
-            except (ray.exceptions.RayActorError, ray.exceptions.NodeDiedError):
-                lost.set()
+            except (ray.exceptions.RayActorError, ray.exceptions.NodeDiedError) as error:
+                lost.reason = lost.reason or _first_line(error)
                 work.new.set()  # the other slots of this worker look up, too
                 self._lose(tasks, work, finished)
             else:
@@ -282,7 +295,14 @@ class _Worker:
 
 
 async def _ready(worker: ActorHandle) -> str:
-    return str(await _translated(worker.ready.remote()))
+    """Wait until a worker is ready, also while Ray is starting it again."""
+    import ray
+
+    while True:
+        try:
+            return str(await _translated(worker.ready.remote()))
+        except ray.exceptions.ActorUnavailableError:
+            await asyncio.sleep(_PAUSE_SECONDS)
 
 
 async def _answered(worker: ActorHandle, task: Task) -> Outcome:
@@ -361,4 +381,4 @@ def _end(workers: Iterable[ActorHandle]) -> None:
 
 
 def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:_LONGEST]

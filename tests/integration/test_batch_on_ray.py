@@ -47,6 +47,7 @@ def stamps(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def cluster(stamps: Path) -> Iterator[Any]:
     """A head that takes no work, and two nodes that do."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ["RAY_memory_monitor_refresh_ms"] = "0"  # other tests' engines have their share of the memory
     os.environ["STAMPS"] = str(stamps)
     from ray.cluster_utils import Cluster
 
@@ -56,7 +57,11 @@ def cluster(stamps: Path) -> Iterator[Any]:
     cluster.workers = nodes
     yield cluster
     cluster.shutdown()
-    del os.environ["STAMPS"], os.environ["RAY_USAGE_STATS_ENABLED"]
+    del (
+        os.environ["STAMPS"],
+        os.environ["RAY_USAGE_STATS_ENABLED"],
+        os.environ["RAY_memory_monitor_refresh_ms"],
+    )
 
 
 @pytest.fixture
@@ -107,7 +112,7 @@ def test_a_lost_node_loses_and_repeats_nothing(
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=False)
     killer.join()
     assert done.returncode == 0, done.stderr
-    assert "is lost; others go on" in done.stderr
+    assert "is lost (" in done.stderr
     found = records(out)
     assert [record["id"] for record in found] == words
     finished = {}
