@@ -20,6 +20,8 @@ pytest.importorskip("ray", reason="needs Ray: pip install 'vllm-agent[ray]'")
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(900)]
 
+NO_MEMORY_MONITOR = "RAY_memory_monitor_refresh_ms"
+
 TOOL = '''
 import os, time
 from tools import tool
@@ -47,7 +49,7 @@ def stamps(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def cluster(stamps: Path) -> Iterator[Any]:
     """A head that takes no work, and two nodes that do."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    os.environ["RAY_memory_monitor_refresh_ms"] = "0"  # other tests' engines have their share of the memory
+    os.environ[NO_MEMORY_MONITOR] = "0"  # other tests' engines have their share of the memory
     os.environ["STAMPS"] = str(stamps)
     from ray.cluster_utils import Cluster
 
@@ -60,7 +62,7 @@ def cluster(stamps: Path) -> Iterator[Any]:
     del (
         os.environ["STAMPS"],
         os.environ["RAY_USAGE_STATS_ENABLED"],
-        os.environ["RAY_memory_monitor_refresh_ms"],
+        os.environ[NO_MEMORY_MONITOR],
     )
 
 
