@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import BaseMessage, HumanMessage
-from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
+from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.tools import BaseTool
 from langgraph.constants import END, START
 from langgraph.graph import StateGraph
@@ -30,6 +30,7 @@ from typing_extensions import TypedDict
 from graphs import prompts
 from graphs.context import fit_context, token_budget, well_formed, with_system_prompt
 from graphs.events import emit
+from graphs.nodes.callable import node
 from graphs.nodes.decision import Decision
 from graphs.nodes.model import ModelNode, appended
 from graphs.nodes.worker import worker_node
@@ -152,7 +153,7 @@ class _Planner:
         async def arun(state: PlanState, config: RunnableConfig) -> dict[str, Any]:
             return self._planned(await decision.aask(self._request(state, prompts.PLAN), config), state)
 
-        return RunnableLambda(run, arun, name=_PLAN)
+        return node(run, arun, name=_PLAN)
 
     def replan_node(self) -> Runnable[PlanState, dict[str, Any]]:
         decision = Decision(model=self.model, form=Replan, fallback=lambda: Replan(finished=True, steps=[]))
@@ -167,7 +168,7 @@ class _Planner:
                 return {"plan": []}
             return self._replanned(await decision.aask(self._review(state), config), state)
 
-        return RunnableLambda(run, arun, name=_REPLAN)
+        return node(run, arun, name=_REPLAN)
 
     def _review(self, state: PlanState) -> list[BaseMessage]:
         return self._request(state, prompts.replan(_pairs(state), state["plan"]))

@@ -17,7 +17,7 @@ from langchain_core.documents import BaseDocumentCompressor
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.retrievers import BaseRetriever
-from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
+from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.tools import BaseTool
 from langgraph.constants import START
 from langgraph.graph import StateGraph
@@ -26,6 +26,7 @@ from langgraph.types import Checkpointer
 
 from graphs import prompts
 from graphs.limits import TurnLimits
+from graphs.nodes.callable import node
 from graphs.nodes.model import ModelNode
 from graphs.nodes.retrieval import Passage, RetrievalState, Search
 from graphs.nodes.tools import ToolNode
@@ -129,7 +130,7 @@ def _citing(answer: ModelNode) -> Runnable[RetrievalState, dict[str, list[BaseMe
     async def arun(state: RetrievalState, config: RunnableConfig) -> dict[str, list[BaseMessage]]:
         return _cited(await answer.arun(state, config), state)
 
-    return RunnableLambda(run, arun, name=MODEL)
+    return node(run, arun, name=MODEL)
 
 
 def _cited(update: dict[str, list[BaseMessage]], state: RetrievalState) -> dict[str, list[BaseMessage]]:

@@ -13,13 +13,14 @@ from functools import cached_property
 from typing import Any
 
 from langchain_core.messages import AIMessage, BaseMessage, ToolCall, ToolMessage
-from langchain_core.runnables import Runnable, RunnableLambda
+from langchain_core.runnables import Runnable
 from langchain_core.tools import BaseTool
 
 from graphs import prompts
 from graphs.decisions import Approve, Decision, Edit, Reject, Respond, WaitingCall, with_approvals
 from graphs.events import emit
 from graphs.nodes.asking import ask, described_call
+from graphs.nodes.callable import node
 from graphs.repair import error_result, with_arguments
 from graphs.state import ConversationState
 from graphs.turn import last_answer, open_calls
@@ -42,7 +43,7 @@ class ApprovalNode:
 
     def as_node(self) -> Runnable[ConversationState, dict[str, list[BaseMessage]]]:
         """This node for ``StateGraph.add_node``."""
-        return RunnableLambda(self.run, name="approval")
+        return node(self.run, name="approval")
 
     def waiting(self, messages: Sequence[BaseMessage]) -> list[ToolCall]:
         """Calls of the latest answer that need a decision.

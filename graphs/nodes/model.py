@@ -19,7 +19,7 @@ from typing import Any
 
 from langchain_core.language_models import BaseChatModel, LanguageModelInput
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
-from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
+from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.tools import BaseTool
 from langgraph.constants import TAG_NOSTREAM
 
@@ -28,6 +28,7 @@ from graphs.context import fit_context, token_budget, well_formed, with_system_p
 from graphs.events import StopReason, emit
 from graphs.journal import recall
 from graphs.limits import TurnLimits
+from graphs.nodes.callable import node
 from graphs.repair import answer_malformed_calls, answer_open_calls, with_unique_call_ids, without_calls
 from graphs.state import ConversationState
 from graphs.summary import Summary, SummaryRequest, summary_request, with_summary
@@ -86,7 +87,7 @@ class ModelNode:
 
     def as_node(self) -> Runnable[ConversationState, dict[str, Any]]:
         """This node for ``StateGraph.add_node``, synchronous and asynchronous."""
-        return RunnableLambda(self.run, self.arun, name="model")
+        return node(self.run, self.arun, name="model")
 
     def run(self, state: ConversationState, config: RunnableConfig) -> dict[str, Any]:
         """One step, synchronously."""

@@ -14,13 +14,14 @@ from langchain_core.documents import BaseDocumentCompressor, Document
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import BaseMessage, HumanMessage
 from langchain_core.retrievers import BaseRetriever
-from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
+from langchain_core.runnables import Runnable, RunnableConfig
 from pydantic import BaseModel, Field
 from typing_extensions import TypedDict
 
 from graphs import prompts
 from graphs.context import fit_context, token_budget, well_formed
 from graphs.events import emit
+from graphs.nodes.callable import node
 from graphs.nodes.decision import Decision
 from graphs.nodes.model import appended
 from graphs.state import ConversationState
@@ -100,7 +101,7 @@ class Search:
         async def arun(state: RetrievalState, config: RunnableConfig) -> dict[str, Any]:
             return begun(state, await decision.aask(request(state), config) if _has_history(state) else None)
 
-        return RunnableLambda(run, arun, name="question")
+        return node(run, arun, name="question")
 
     def retrieve(self) -> _Node:
         """Documents for the query.
@@ -115,7 +116,7 @@ class Search:
         async def arun(state: RetrievalState, config: RunnableConfig) -> dict[str, Any]:
             return self._retrieved(state, await self._source().ainvoke(state["query"], config))
 
-        return RunnableLambda(run, arun, name="retrieve")
+        return node(run, arun, name="retrieve")
 
     def rerank(self) -> _Node:
         """The best documents, best first."""
@@ -134,7 +135,7 @@ class Search:
             )
             return {"passages": [passage(document) for document in found][: self.top]}
 
-        return RunnableLambda(run, arun, name="rerank")
+        return node(run, arun, name="rerank")
 
     def grade(self) -> _Node:
         """Those documents that help, as the model judges."""
@@ -160,7 +161,7 @@ class Search:
         async def arun(state: RetrievalState, config: RunnableConfig) -> dict[str, Any]:
             return graded(state, await decision.aask(request(state), config)) if state["passages"] else {}
 
-        return RunnableLambda(run, arun, name="grade")
+        return node(run, arun, name="grade")
 
     def rewrite(self) -> _Node:
         """Another query, after one that found nothing."""
@@ -179,7 +180,7 @@ class Search:
         async def arun(state: RetrievalState, config: RunnableConfig) -> dict[str, Any]:
             return rewritten(state, await decision.aask(request(state), config))
 
-        return RunnableLambda(run, arun, name="rewrite")
+        return node(run, arun, name="rewrite")
 
     def _source(self) -> BaseRetriever:
         if self.retriever is None:

@@ -20,7 +20,7 @@ from functools import cached_property
 from typing import Any, NotRequired, TypedDict
 
 from langchain_core.messages import ToolCall, ToolMessage
-from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
+from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.tools import BaseTool
 from langgraph.errors import GraphBubbleUp
 from langgraph.types import Send
@@ -30,6 +30,7 @@ from graphs.decisions import Reject, Respond, is_approved
 from graphs.events import emit
 from graphs.journal import CallJournal, is_paused, is_repeated, recorded
 from graphs.nodes.asking import ask_about_repeat
+from graphs.nodes.callable import node
 from graphs.repair import error_result
 from graphs.state import ConversationState
 from graphs.turn import last_answer, open_calls
@@ -48,12 +49,12 @@ class ToolTask(TypedDict):
     """Whether a person approved the call as it stands; missing in tasks stored by graphs that ask nobody."""
 
 
-def send_calls(state: ConversationState, node: str) -> list[Send]:
-    """One task for ``node`` per call of the latest answer that has no result."""
+def send_calls(state: ConversationState, target: str) -> list[Send]:
+    """One task for ``target`` per call of the latest answer that has no result."""
     answer = last_answer(state["messages"])
     message_id = (answer.id if answer else None) or ""
     return [
-        Send(node, ToolTask(call=call, message_id=message_id, approved=is_approved(answer, call)))
+        Send(target, ToolTask(call=call, message_id=message_id, approved=is_approved(answer, call)))
         for call in open_calls(state["messages"])
     ]
 
@@ -96,7 +97,7 @@ class ToolNode:
 
     def as_node(self) -> Runnable[ToolTask, Any]:
         """This node for ``StateGraph.add_node``, synchronous and asynchronous."""
-        return RunnableLambda(self.run, self.arun, name="tools")
+        return node(self.run, self.arun, name="tools")
 
     def run(self, task: ToolTask, config: RunnableConfig) -> Any:
         """One call, synchronously; async tools work too."""

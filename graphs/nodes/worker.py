@@ -10,8 +10,10 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from langchain_core.messages import AIMessage, HumanMessage
-from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
+from langchain_core.runnables import Runnable, RunnableConfig
 from langgraph.graph.state import CompiledStateGraph
+
+from graphs.nodes.callable import node
 
 Graph = CompiledStateGraph[Any, Any, Any, Any]
 State = TypeVar("State")
@@ -47,7 +49,7 @@ def worker_node(
             return task
         return end(state, _answer(await graph.ainvoke(_asked(task), config)))
 
-    return RunnableLambda(run, arun, name=name)
+    return node(run, arun, name=name)
 
 
 def _asked(task: str) -> dict[str, Any]:
