@@ -20,6 +20,7 @@ from langgraph.constants import START
 from langgraph.graph import StateGraph
 from langgraph.types import Checkpointer, Send
 
+from graphs.compiling import compiled
 from graphs.limits import TurnLimits
 from graphs.nodes.approval import ApprovalNode
 from graphs.nodes.model import ModelNode
@@ -102,7 +103,7 @@ def build_approval_graph(
     builder.add_conditional_edges(MODEL, after_model, {_ASK: _APPROVAL, **WAYS})
     builder.add_conditional_edges(_APPROVAL, _after_approval, {"approved": TOOLS, DONE: MODEL})
     builder.add_edge(TOOLS, MODEL)
-    return builder.compile(checkpointer=checkpointer, name=name)
+    return compiled(builder, checkpointer=checkpointer, name=name)
 
 
 def _after_approval(state: ConversationState) -> list[Send] | str:

@@ -28,6 +28,7 @@ from pydantic import BaseModel, Field
 from typing_extensions import TypedDict
 
 from graphs import prompts
+from graphs.compiling import compiled
 from graphs.context import fit_context, token_budget, well_formed, with_system_prompt
 from graphs.events import emit
 from graphs.nodes.callable import node
@@ -132,7 +133,7 @@ def build_plan_execute_graph(
     builder.add_edge(_STEP, _REPLAN)
     builder.add_conditional_edges(_REPLAN, _next, {"steps": _STEP, "nothing to do": MODEL})
     builder.add_edge(MODEL, END)
-    return builder.compile(checkpointer=checkpointer, name=name)
+    return compiled(builder, checkpointer=checkpointer, name=name)
 
 
 @dataclass(frozen=True)

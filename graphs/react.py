@@ -19,6 +19,7 @@ from langgraph.graph import StateGraph
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.types import Checkpointer
 
+from graphs.compiling import compiled
 from graphs.limits import TurnLimits
 from graphs.nodes.model import ModelNode
 from graphs.nodes.tools import ToolNode
@@ -87,4 +88,4 @@ def build_react_graph(
     builder.add_edge(START, MODEL)
     builder.add_conditional_edges(MODEL, after_answer, WAYS)
     builder.add_edge(TOOLS, MODEL)
-    return builder.compile(checkpointer=checkpointer, name=name)
+    return compiled(builder, checkpointer=checkpointer, name=name)

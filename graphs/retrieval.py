@@ -25,6 +25,7 @@ from langgraph.graph.state import CompiledStateGraph
 from langgraph.types import Checkpointer
 
 from graphs import prompts
+from graphs.compiling import compiled
 from graphs.limits import TurnLimits
 from graphs.nodes.callable import node
 from graphs.nodes.model import ModelNode
@@ -120,7 +121,7 @@ def build_retrieval_graph(
     grades: dict[Hashable, str] = {"nothing helps": "rewrite", "passages": MODEL}
     builder.add_conditional_edges("grade", after_grade, grades)
     builder.add_conditional_edges(MODEL, after_answer, WAYS)
-    return builder.compile(checkpointer=checkpointer, name=name)
+    return compiled(builder, checkpointer=checkpointer, name=name)
 
 
 def _citing(answer: ModelNode) -> Runnable[RetrievalState, dict[str, list[BaseMessage]]]:

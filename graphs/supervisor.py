@@ -28,6 +28,7 @@ from langgraph.graph.state import CompiledStateGraph
 from langgraph.types import Checkpointer, Send
 from pydantic import BaseModel, Field
 
+from graphs.compiling import compiled
 from graphs.events import emit
 from graphs.limits import TurnLimits
 from graphs.nodes.model import ModelNode
@@ -148,7 +149,7 @@ def build_supervisor_graph(
     builder.add_edge(START, MODEL)
     builder.add_conditional_edges(MODEL, after_model, ways)
     builder.add_edge(TOOLS, MODEL)
-    return builder.compile(checkpointer=checkpointer, name=name)
+    return compiled(builder, checkpointer=checkpointer, name=name)
 
 
 def default_workers(

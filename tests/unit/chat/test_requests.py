@@ -6,7 +6,8 @@ import json
 from typing import Any
 
 import pytest
-from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
+from langchain_core.messages.utils import convert_to_openai_messages
 from langchain_core.tools import tool
 from pydantic import BaseModel, Field
 
@@ -149,3 +150,24 @@ def test_what_cannot_be_sent_is_refused() -> None:
 def test_the_mark_of_strictness_is_passed_on() -> None:
     assert wire_tools([add], strict=True)[0]["function"]["strict"] is True
     assert "strict" not in wire_tools([add])[0]["function"]
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        HumanMessage("What is it? «ü»"),
+        HumanMessage(""),
+        SystemMessage("Be kind."),
+        AIMessage("It is so."),
+        AIMessage("", tool_calls=[{"name": "f", "args": {"a": "ä", "b": [1, None]}, "id": "c1"}]),
+        AIMessage("Both.", tool_calls=[{"name": "f", "args": {}, "id": str(n)} for n in range(2)]),
+        ToolMessage("ten", tool_call_id="c1", name="f"),
+        ToolMessage("ten", tool_call_id="c1"),
+        HumanMessage("Hi", name="Ann"),
+        SystemMessage("Be kind.", additional_kwargs={"__openai_role__": "developer"}),
+        AIMessage("No.", additional_kwargs={"refusal": "No."}),
+    ],
+    ids=repr,
+)
+def test_what_is_converted_here_is_as_langchain_converts_it(message: BaseMessage) -> None:
+    assert wire_messages([message]) == convert_to_openai_messages([message])
