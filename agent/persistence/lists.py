@@ -4,12 +4,16 @@ A version of a list is a *manifest*: runs of element numbers, and a digest of th
 version means serializing its elements, finding by the digest that it begins with the newest manifest, and
 inserting the rest. A list that was edited, trimmed or forked fails that test; then its elements are looked up
 one by one and only unknown ones are inserted. Elements are never changed, so versions can share them.
+
+Nearly always the writer has stored the beginning itself: it remembers how long that was, and serializes so
+many messages in one go. Whether they are still the same, the digest tells; nothing else relies on the memory.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -19,6 +23,7 @@ from langgraph.checkpoint.serde.types import _DeltaSnapshot
 
 from agent.persistence import statements as sql
 from agent.persistence.elements import Decoded, Encoded
+from agent.persistence.serde import MESSAGE, StrictSerializer
 from agent.persistence.tables import items
 from agent.persistence.transactions import Transaction
 
@@ -27,6 +32,8 @@ _WORTH_AN_ELEMENT: Final = 48
 """Bytes per element on average, below which a list is kept in one piece: its keys would outweigh it."""
 
 _DIGEST_BYTES: Final = 16
+_REMEMBERED: Final = 20_000
+"""Lists of which the length is remembered."""
 _INSERT = items.insert()
 
 
@@ -77,28 +84,67 @@ class Manifest:
         return _DeltaSnapshot(value) if self.snapshot else value
 
 
+class Lengths:
+    """How long the lists were that this process has stored last: a guess, which may be wrong."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, ...], int] = {}
+
+    def of(self, key: Mapping[str, str]) -> int:
+        """Of the list with this thread, namespace and channel; 0 if nothing is known."""
+        return self._known.get((*key.values(),), 0)
+
+    def remember(self, key: Mapping[str, str], length: int) -> None:
+        """It is so long now."""
+        if len(self._known) >= _REMEMBERED:
+            self._known.clear()
+        self._known[(*key.values(),)] = length
+
+
 @dataclass(frozen=True)
 class EncodedList:
     """A list whose elements are serialized and not yet stored."""
 
     snapshot: bool
-    plain: tuple[Encoded, ...]
-    """Elements before encryption: what is compared."""
     elements: Sequence[Any]
     """The elements themselves."""
+    known: int
+    """How many of them are taken for stored."""
+    known_digest: bytes
+    """Of these."""
+    rest: tuple[Encoded, ...]
+    """The others before encryption."""
+    digest: bytes
+    """Of the whole list."""
+
+    def plain(self, serde: Any) -> Sequence[Encoded]:
+        """All elements before encryption: what is compared."""
+        return (*map(serde.dumps_typed, self.elements[: self.known]), *self.rest)
 
 
-def encode(serde: Any, value: Any) -> EncodedList | None:
-    """Serialize the elements of a list that is worth keeping in elements; ``None`` for any other value."""
+def encode(serde: Any, value: Any, *, known: int = 0) -> EncodedList | None:
+    """Serialize the elements of a list that is worth keeping in elements; ``None`` for any other value.
+
+    Args:
+        serde: The saver's serializer.
+        value: What may be a list.
+        known: How many of its first elements are taken for stored.
+    """
     snapshot = isinstance(value, _DeltaSnapshot)
     elements = value.value if snapshot else value
     if type(elements) is not list or not elements:
         return None
-    dump = _plain(serde).dumps_typed
-    plain = tuple(dump(element) for element in elements)
-    if sum(len(data) for _, data in plain) < _WORTH_AN_ELEMENT * len(plain):
+    plain = _plain(serde)
+    beginning = None
+    if 0 < known <= len(elements) and isinstance(plain, StrictSerializer):
+        beginning = plain.dumps_messages(elements[:known])
+    if beginning is None:
+        known, beginning = 0, b""
+    rest = tuple(map(plain.dumps_typed, elements[known:]))
+    if len(beginning) + sum(len(data) for _, data in rest) < _WORTH_AN_ELEMENT * len(elements):
         return None
-    return EncodedList(snapshot=snapshot, plain=plain, elements=elements)
+    digest = _Digest(beginning)
+    return EncodedList(snapshot, elements, known, digest.of(()), rest, digest.of(rest))
 
 
 def store(transaction: Transaction, serde: Any, encoded: EncodedList, *, key: dict[str, str]) -> Manifest:
@@ -112,38 +158,41 @@ def store(transaction: Transaction, serde: Any, encoded: EncodedList, *, key: di
     """
     stored, last = transaction.all(sql.LIST_STATE, key)[0]
     base = Manifest.load(stored) if stored is not None else None
-    known: list[int | None] = []
-    digest = _Digest()
-    if base and digest.of(encoded.plain[: base.length]) == base.digest:
-        known.extend(base.numbers())
-    elif base:
-        known.extend(_look_up(transaction, serde, encoded.plain, base=base, key=key))
-    numbers = _number(transaction, serde, encoded, known=known, key=key, following=last + 1)
-    rest = encoded.plain[base.length :] if base else encoded.plain
-    return Manifest(snapshot=encoded.snapshot, runs=tuple(_runs(numbers)), digest=digest.of(rest))
+    runs: Sequence[tuple[int, int]]
+    if base and (base.length, base.digest) == (encoded.known, encoded.known_digest):
+        new = [*zip(encoded.elements[encoded.known :], encoded.rest, strict=True)]
+        runs = [*base.runs, (last + 1, len(new))]
+    else:
+        plain = encoded.plain(_plain(serde))
+        numbers = [*_known(transaction, serde, plain, base=base, key=key)]
+        numbers += [None] * (len(plain) - len(numbers))
+        every = zip(encoded.elements, plain, numbers, strict=True)
+        new = [(element, finished) for element, finished, number in every if number is None]
+        following = itertools.count(last + 1)
+        runs = [(next(following) if number is None else number, 1) for number in numbers]
+    encrypted = _plain(serde) is not serde
+    rows = []
+    for number, (element, finished) in enumerate(new, last + 1):
+        kind, data = serde.dumps_typed(element) if encrypted else finished
+        rows.append({**key, "seq": number, "type": kind, "value": data})
+    transaction.run(_INSERT, *rows)
+    return Manifest(snapshot=encoded.snapshot, runs=tuple(_runs(runs)), digest=encoded.digest)
 
 
-def _number(
+def _known(
     transaction: Transaction,
     serde: Any,
-    encoded: EncodedList,
+    plain: Sequence[Encoded],
     *,
-    known: Sequence[int | None],
+    base: Manifest | None,
     key: dict[str, str],
-    following: int,
-) -> list[int]:
-    """The number of every element, inserting those that have none yet."""
-    rows = []
-    numbers = []
-    for position in range(len(encoded.plain)):
-        number = known[position] if position < len(known) else None
-        if number is None:
-            kind, data = _finish(serde, encoded, position)
-            rows.append({**key, "seq": following, "type": kind, "value": data})
-            number, following = following, following + 1
-        numbers.append(number)
-    transaction.run(_INSERT, *rows)
-    return numbers
+) -> Iterable[int | None]:
+    """The numbers of the elements that are stored, as far as they are looked for."""
+    if base is None:
+        return ()
+    if _Digest().of(plain[: base.length]) == base.digest:
+        return base.numbers()
+    return _look_up(transaction, serde, plain, base=base, key=key)
 
 
 def _look_up(
@@ -163,43 +212,37 @@ def _look_up(
     return [known.get(element) for element in plain]
 
 
-def _finish(serde: Any, encoded: EncodedList, position: int) -> Encoded:
-    if _plain(serde) is serde:
-        return encoded.plain[position]
-    finished: Encoded = serde.dumps_typed(encoded.elements[position])
-    return finished
-
-
 def _plain(serde: Any) -> Any:
     return serde.serde if isinstance(serde, EncryptedSerializer) else serde
 
 
 class _Digest:
-    """Of a list that is given bit by bit, so that a beginning need not be read again for the whole."""
+    """Of a list that is given bit by bit, so that a beginning need not be read again for the whole.
 
-    def __init__(self) -> None:
-        self._hash = hashlib.sha256()  # with the instructions that processors have for it, the quickest
+    Args:
+        beginning: Messages as serialized, end to end.
+    """
 
-    def of(self, more: Sequence[Encoded]) -> bytes:
+    def __init__(self, beginning: bytes = b"") -> None:
+        # With the instructions that processors have for it, the quickest.
+        self._hash = hashlib.sha256(beginning)
+
+    def of(self, more: Iterable[Encoded]) -> bytes:
         """The digest of all that was given, these elements included."""
-        if more:
-            self._hash.update(ormsgpack.packb(more)[_header(len(more)) :])
+        for kind, data in more:
+            self._hash.update(data if kind == MESSAGE else ormsgpack.packb((kind, data)))
         return self._hash.digest()[:_DIGEST_BYTES]
 
 
-def _header(count: int) -> int:
-    """Bytes in front of the elements of an array in msgpack."""
-    return 1 if count < 1 << 4 else 3 if count < 1 << 16 else 5
-
-
-def _runs(numbers: Iterable[int]) -> Iterator[tuple[int, int]]:
+def _runs(pieces: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """Pieces without gaps between them joined, and empty ones left out."""
     start = length = 0
-    for number in numbers:
-        if length and number == start + length:
-            length += 1
+    for first, count in pieces:
+        if length and first == start + length:
+            length += count
             continue
         if length:
             yield start, length
-        start, length = number, 1
+        start, length = first, count
     if length:
         yield start, length

@@ -49,6 +49,7 @@ class CheckpointWriter:
         self._inserts = sql.Inserts(dialect)
         self._heads = heads
         self._titles = titles
+        self._lengths = lists.Lengths()
 
     def checkpoint(
         self,
@@ -72,11 +73,7 @@ class CheckpointWriter:
             "metadata": to_json(described),
         }
         values = checkpoint["channel_values"]
-        encoded = {
-            name: lists.encode(self._serde, values[name]) or self._serde.dumps_typed(values[name])
-            for name in new_versions
-            if name in stored
-        }
+        encoded = {name: self._encode(address, name, values[name]) for name in new_versions if name in stored}
         delta = MESSAGES_CHANNEL in new_versions and MESSAGES_CHANNEL not in values
 
         def work(transaction: Transaction) -> None:
@@ -157,6 +154,10 @@ class CheckpointWriter:
             f"{parent or '-'} in the config to fork on purpose"
         )
 
+    def _encode(self, address: Address, channel: str, value: Any) -> lists.EncodedList | tuple[str, bytes]:
+        known = self._lengths.of({**address.key(), "channel": channel})
+        return lists.encode(self._serde, value, known=known) or self._serde.dumps_typed(value)
+
     def _store_values(
         self,
         transaction: Transaction,
@@ -170,6 +171,7 @@ class CheckpointWriter:
             key = {**address.key(), "channel": name}
             if isinstance(value, lists.EncodedList):
                 kind, data = lists.LIST, lists.store(transaction, self._serde, value, key=key).dump()
+                self._lengths.remember(key, len(value.elements))
             else:
                 kind, data = value
             rows.append({**key, "version": versions[name], "type": kind, "value": data})

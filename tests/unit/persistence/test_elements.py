@@ -23,6 +23,7 @@ from sqlalchemy import delete, update
 from agent.errors import DatabaseError
 from agent.persistence import SQLSaver, elements, open_checkpointer
 from agent.persistence.elements import Joined, Rows
+from agent.persistence.serde import StrictSerializer
 from agent.persistence.tables import items
 
 KEY = ("t", "", "messages")
@@ -94,6 +95,37 @@ def test_a_list_that_was_edited_and_pruned(saver: SQLSaver) -> None:
     saver.prune(["t"])  # the numbers of dropped elements leave gaps
     assert isinstance(fetched(saver, 1, 104), Rows)
     assert get(saver) == edited
+
+
+def test_a_message_that_was_changed_in_place_is_stored_again(saver: SQLSaver) -> None:
+    said = conversation(40)
+    put(saver, said)
+    said[3].content = "changed in place"
+    said += conversation(42)[40:]
+    put(saver, said, version=2)
+    assert get(saver) == said
+    assert len(saver.database.read(lambda each: each.once(items.select()))) == 43
+
+
+def test_a_list_that_another_process_has_continued(saver: SQLSaver, where: str) -> None:
+    said = conversation(44)
+    with open_checkpointer(where) as other:
+        put(saver, said[:40])
+        put(other, said[:42], version=2)
+        put(saver, said, version=3)
+        put(other, said[:10], version=4)
+        assert get(saver) == said[:10]
+    assert len(saver.database.read(lambda each: each.once(items.select()))) == 44
+
+
+def test_messages_in_one_go_are_what_they_are_one_by_one() -> None:
+    serde = StrictSerializer()
+    for count in (1, 15, 16, 40):
+        said = conversation(count)
+        assert serde.dumps_messages(said) == b"".join(serde.dumps_typed(each)[1] for each in said)
+    said[1].unknown = 1
+    assert serde.dumps_messages(said) is None
+    assert serde.dumps_messages([{"role": "user"}]) is serde.dumps_messages([RemoveMessage("x")]) is None
 
 
 def test_a_list_of_other_things_among_messages(saver: SQLSaver) -> None:
