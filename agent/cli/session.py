@@ -103,7 +103,7 @@ def open_session(
     """
     import asyncio
 
-    with open_app(settings, on_stage=on_stage) as app, asyncio.Runner() as runner:
+    with open_app(settings, on_stage=on_stage, warm=True) as app, asyncio.Runner() as runner:
         yield Session(app, runner, stream=stream)
 
 
@@ -135,9 +135,14 @@ def describe(info: EngineInfo, app: App) -> str:
     """The model and the engine that answer, in one line."""
     name = Path(info.model).name if Path(info.model).is_dir() else info.model
     embedded = " (embedded)" if uses_embedded_model(app.settings) else ""
-    where = {"in-process": "in this process", "remote": f"at {app.settings.base_url}"}.get(
-        info.kind, info.kind
-    )
+    if (record := getattr(app.model.engine, "record", None)) is not None:
+        where = (
+            f"kept warm for {record.idle_minutes:g} min" if record.warm else f"on your server {record.url}"
+        )
+    else:
+        where = {"in-process": "in this process", "remote": f"at {app.settings.base_url}"}.get(
+            info.kind, info.kind
+        )
     return f"{name}{embedded} · {info.version or 'vLLM'} {where} · tools by {app.model.protocol} protocol"
 
 
