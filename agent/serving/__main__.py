@@ -16,6 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
+from agent.engines.failures import plain_message
 from agent.engines.memory import large_import
 from agent.errors import AgentError
 from agent.serving.command import KEYS
@@ -74,7 +75,7 @@ def _serve(options: argparse.Namespace, keys: list[str]) -> int:
         import traceback
 
         traceback.print_exc()
-        _say(failure_line("EngineStartError", f"{type(error).__name__}: {error}"))
+        _say(failure_line("EngineStartError", plain_message(error)))
         return 1
     return 0
 

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import agent.errors
+from agent.engines.failures import refused_by_hub
 from agent.errors import AgentError, DoesNotFitError, EngineStartError
 from agent.serving.command import server_command, server_environment
 from agent.serving.flags import flags_file
@@ -196,6 +197,8 @@ def start_failure(record: ServerRecord, directory: ServerDirectory) -> AgentErro
         code = f" with exit code {child.returncode}" if child is not None else ""
         return EngineStartError(f"the server of {record.model!r} ended{code}{how} {where}")
     kind = getattr(agent.errors, found.kind, EngineStartError)
+    if (refused := refused_by_hub(record.model, found.message)) is not None:
+        return refused
     if not (isinstance(kind, type) and issubclass(kind, AgentError)) or kind is EngineStartError:
         return EngineStartError(f"vLLM could not start with model {record.model!r}: {found.message} {where}")
     return kind(found.message)
