@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from agent.persistence.opening import OpenCheckpointer
     from agent.persistence.saver import SQLSaver
     from agent.serving.records import ServerDirectory
+    from agent.telemetry import RunObserver
     from tools.registry import ToolRegistry
 
     Graph: TypeAlias = CompiledStateGraph[Any, Any, Any, Any]
@@ -79,6 +80,9 @@ class App:
     registry: ToolRegistry
     """Where :attr:`tools` were chosen from."""
 
+    observer: RunObserver | None = None
+    """Told of every run, if metrics, traces or logs are asked for."""
+
     def start(self) -> EngineInfo:
         """Start the engine, and say what it is."""
         return self.model.start()
@@ -103,6 +107,7 @@ class App:
             "configurable": {"thread_id": thread_id},
             "metadata": {GRAPH_KEY: self.settings.graph},
             "recursion_limit": recursion_limit(self.settings),
+            "callbacks": [self.observer] if self.observer is not None else [],
         }
 
 
@@ -126,13 +131,18 @@ def open_app(
     model = build_model(settings, on_stage=on_stage, warm=warm)
     with closing(build_registry(settings)) as registry:
         tools = registry.select(settings.tools)
-        with open_saver(settings) as saver:
+        with open_observer(settings) as observer, open_saver(settings) as saver:
             from agent.persistence import ConversationStore
 
-            graph = build_graph(settings, model=model, tools=tools, checkpointer=saver)
-            store = ConversationStore(saver)
+            saver.observer = observer.checkpoint_write if observer is not None else None
             yield App(
-                settings=settings, model=model, tools=tools, graph=graph, store=store, registry=registry
+                settings=settings,
+                model=model,
+                tools=tools,
+                graph=build_graph(settings, model=model, tools=tools, checkpointer=saver),
+                store=ConversationStore(saver),
+                registry=registry,
+                observer=observer,
             )
     # Not after Ctrl-C: the engine ends with the process, and one that is still starting would be waited for.
     model.close()
@@ -220,33 +230,23 @@ def build_model(settings: Settings, *, on_stage: StageCallback | None = None, wa
 
 def _build_warm_model(settings: Settings, on_stage: StageCallback | None) -> ChatVLLM:
     """Build the chat model on a server that this user has running, or that the first call starts."""
-    import secrets
-
-    from agent.catalogue.cache import cache_root
     from agent.chat.model import ChatVLLM
     from agent.engines.config import configured_context
-    from agent.serving.engine import WarmEngine
-    from agent.serving.order import order_from_arguments
+    from agent.serving.engine import warm_engine
 
-    model, arguments = settings.model, dict(settings.vllm)
-    if model is None:
-        from agent.catalogue.embedded import embedded_model
-
-        model = str(embedded_model())
-        arguments.setdefault("dtype", "float32")  # as for the engine in this process
-    order = order_from_arguments(
-        model,
-        arguments,
-        warm=True,
+    engine = warm_engine(
+        settings.model,
+        settings.vllm,
         idle_minutes=settings.warm_minutes,
-        keys=(secrets.token_urlsafe(),),  # other users of this machine cannot ask it
+        directory=server_directory(settings),
+        on_stage=on_stage,
     )
     return ChatVLLM(
-        engine=WarmEngine(order, server_directory(settings), cache=cache_root(), on_stage=on_stage),
+        engine=engine,
         protocol=settings.protocol,
         temperature=_temperature(settings),
         max_tokens=settings.max_tokens,
-        max_model_len=arguments.get("max_model_len") or configured_context(model),
+        max_model_len=settings.vllm.get("max_model_len") or configured_context(engine.order.model),
     )
 
 
@@ -357,6 +357,21 @@ def open_saver(settings: Settings) -> OpenCheckpointer:
     from agent.persistence import open_checkpointer
 
     return open_checkpointer(database_location(settings), encryption_key=settings.encryption_key)
+
+
+@contextmanager
+def open_observer(settings: Settings) -> Iterator[RunObserver | None]:
+    """What watches the runs, for as long as it is needed; ``None`` if nobody asked for it.
+
+    Raises:
+        ConfigurationError: The port of the metrics is taken, or a library is missing.
+    """
+    from agent.telemetry import open_telemetry
+
+    with open_telemetry(
+        metrics_port=settings.metrics_port, otlp_traces_endpoint=settings.otlp_traces_endpoint
+    ) as observer:
+        yield observer
 
 
 def uses_embedded_model(settings: Settings) -> bool:

@@ -78,6 +78,13 @@ class Settings:
     """``run``, ``chat`` and ``resume`` leave a server running for the next command, which stops when nobody
     has asked it anything for so long. 0 runs the model in the command's own process."""
 
+    metrics_port: int | None = None
+    """Port of the loopback address where Prometheus finds metrics; ``None`` for none."""
+
+    otlp_traces_endpoint: str | None = None
+    """Where an OpenTelemetry collector takes spans, for example ``http://localhost:4318/v1/traces``; ``None``
+    for no traces."""
+
     vllm: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     """Engine arguments as ``vllm.EngineArgs`` names them, for example ``{"max_model_len": 4096}``."""
 
@@ -235,6 +242,8 @@ _CHECKS: Mapping[str, Callable[[Any], Any]] = {
     "encryption_key": _text,
     "home": lambda value: Path(_text(value)).expanduser(),
     "warm_minutes": _minutes,
+    "metrics_port": _positive,
+    "otlp_traces_endpoint": _text,
     "vllm": _table,
 }
 assert set(_CHECKS) == {each.name for each in fields(Settings)}

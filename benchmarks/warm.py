@@ -4,9 +4,9 @@
 
 The time to the first token of an answer, in pairs on the same server: ours is a whole turn of
 ``vllm-agent run`` (graph, database, protocol; every step durable) from the question on, the peer an ``httpx``
-client that streams the same message. Both keep their connection. Every question is new to the server, so
-that both pay for its prompt. With ``--tools`` ours may call tools, which the peer cannot: to decide whether to call
-takes requests of its own.
+client that streams the same message. Both keep their connection. Every question is new to the server, so that
+both pay for its prompt. With ``--tools`` ours may call tools, which the peer cannot: to decide whether to
+call takes requests of its own.
 
 Then whole commands, from the start of the process to the first byte of the answer: ``vllm-agent run`` on the
 warm server, the same with ``--in-process``, and ``python`` with ``httpx``.

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 import threading
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing, suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+from agent.catalogue.cache import cache_root
 from agent.engines.base import EngineInfo, Explained, Request, Response, StageCallback
 from agent.engines.loop import EngineLoop
 from agent.engines.remote import RemoteEngine
 from agent.engines.remote.connection import UnreachableError
 from agent.errors import EngineClosedError, EngineDeadError
 from agent.serving import life, warm
-from agent.serving.order import ServerOrder
+from agent.serving.order import ServerOrder, order_from_arguments
 from agent.serving.records import ServerDirectory, ServerRecord
 
 KIND = "warm"
@@ -198,6 +201,40 @@ class WarmEngine:
     def _check_open(self) -> None:
         if self._closed:
             raise EngineClosedError("this engine was closed; build a new model to go on")
+
+
+def warm_engine(
+    model: str | None,
+    arguments: Mapping[str, Any],
+    *,
+    idle_minutes: float,
+    directory: ServerDirectory,
+    on_stage: StageCallback | None = None,
+) -> WarmEngine:
+    """The engine of a command that keeps its model warm.
+
+    Args:
+        model: Directory or hub id; None for the embedded model.
+        arguments: Engine arguments, as of :meth:`~agent.engines.config.EngineConfig.create`.
+        idle_minutes: For how long a server that is started here stays without being asked anything.
+        directory: Where this user's servers are noted.
+        on_stage: Told about each stage of a start.
+
+    Raises:
+        ModelNotFoundError: ``model`` is neither a directory nor a possible hub id.
+    """
+    if model is None:
+        from agent.catalogue.embedded import embedded_model
+
+        model, arguments = str(embedded_model()), {"dtype": "float32", **arguments}  # as in this process
+    order = order_from_arguments(
+        model,
+        arguments,
+        warm=True,
+        idle_minutes=idle_minutes,
+        keys=(secrets.token_urlsafe(),),  # other users of this machine cannot ask it
+    )
+    return WarmEngine(order, directory, cache=cache_root(), on_stage=on_stage)
 
 
 def _settle(
