@@ -96,7 +96,7 @@ def converse(settings: Settings, thread_id: str | None) -> None:
         settings: The agent.
         thread_id: The conversation to go on with; ``None`` for a new one.
     """
-    prepare_model(settings)
+    prepare_model(settings, in_process=not settings.warm_minutes)
     engine = _BackgroundStart()
     with open_session(settings, stream=True, on_stage=engine) as session:
         engine.begin(session.app)

@@ -62,7 +62,7 @@ def ensure(
         with directory.locked():
             record = find(order, directory)
             if record is None:
-                _make_place(directory)
+                make_place(directory)
                 record = life.start(order, directory, cache=cache)
     life.wait_until_ready(record, directory, shown=shown)
     return record
@@ -98,8 +98,8 @@ def _same(arguments: Mapping[str, Any], name: str, value: Any) -> bool:
     return name in arguments and bool(arguments[name] == value)
 
 
-def _make_place(directory: ServerDirectory) -> None:
-    """Stop warm servers that rest: they hold the memory that the next one needs."""
+def make_place(directory: ServerDirectory) -> None:
+    """Stop warm servers that rest: they hold the memory that another engine needs."""
     for record in directory.records():
         resting = activity(record.url, record.id) if record.warm else None
         if resting is not None and resting.running == 0 and resting.idle_seconds >= _IDLE_SECONDS:
