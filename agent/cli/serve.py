@@ -186,10 +186,11 @@ def _watch(record: ServerRecord, directory: ServerDirectory) -> None:
                 warn(printable(plain(line)))
         time.sleep(_LOOK)
     directory.remove(record)
-    if record.idle_minutes is not None and life.ended_well(record):
-        note(f"nobody has asked it anything for {record.idle_minutes:g} minutes: the server has stopped")
-        return
-    raise life.start_failure(record, directory)
+    if not life.ended_well(record):
+        raise life.start_failure(record, directory, ran=True)
+    idle = record.idle_minutes
+    why = "it was stopped" if idle is None else f"it was stopped, or not asked anything for {idle:g} minutes"
+    note(f"the server has ended: {why}")
 
 
 @serve.command()

@@ -15,13 +15,13 @@ from pathlib import Path
 
 import agent.errors
 from agent.engines.failures import refused_by_hub
-from agent.errors import AgentError, DoesNotFitError, EngineStartError
+from agent.errors import AgentError, DoesNotFitError, EngineDeadError, EngineStartError
 from agent.serving.command import server_command, server_environment
 from agent.serving.flags import flags_file
 from agent.serving.http import activity, healthy
 from agent.serving.order import DEFAULT_PORT, ServerOrder, free_port
 from agent.serving.output import Stage, StartReader, failure, plain
-from agent.serving.records import ServerDirectory, ServerRecord, this_machine
+from agent.serving.records import ServerDirectory, ServerRecord, process_birth, this_machine
 
 StageShown = Callable[[Stage], None]
 """Called with each stage of a start."""
@@ -48,8 +48,6 @@ def start(order: ServerOrder, directory: ServerDirectory, *, cache: Path) -> Ser
     Raises:
         ConfigurationError: The port is taken, or the directory cannot be used.
     """
-    import psutil
-
     root = directory.open()
     directory.remove_old_logs(before=time.time() - _LOGS_KEPT)
     port = free_port(order.host, order.port, usual=None if order.warm else DEFAULT_PORT) if order.http else 0
@@ -62,7 +60,7 @@ def start(order: ServerOrder, directory: ServerDirectory, *, cache: Path) -> Ser
         pid=0,
         created=0.0,
         machine=this_machine(),
-        started=datetime.now(UTC).isoformat(timespec="seconds"),
+        started=datetime.now(UTC).isoformat(timespec="milliseconds"),
         version=build(),
         warm=order.warm,
         idle_minutes=order.idle_minutes,
@@ -89,7 +87,7 @@ def start(order: ServerOrder, directory: ServerDirectory, *, cache: Path) -> Ser
     finally:
         os.close(log)
     _CHILDREN[process.pid] = process
-    record = replace(record, pid=process.pid, created=psutil.Process(process.pid).create_time())
+    record = replace(record, pid=process.pid, created=process_birth(process.pid) or 0.0)
     directory.write(record)
     return record
 
@@ -176,8 +174,14 @@ def stop(record: ServerRecord, directory: ServerDirectory, *, grace: float = GRA
     return graceful
 
 
-def start_failure(record: ServerRecord, directory: ServerDirectory) -> AgentError:
-    """Say why a server ended, as one of our errors."""
+def start_failure(record: ServerRecord, directory: ServerDirectory, *, ran: bool = False) -> AgentError:
+    """Say why a server ended, as one of our errors.
+
+    Args:
+        record: The server.
+        directory: Where it was noted.
+        ran: Whether it had started.
+    """
     from agent.catalogue.preflight import memory_advice
 
     log = directory.log(record.id)
@@ -200,6 +204,8 @@ def start_failure(record: ServerRecord, directory: ServerDirectory) -> AgentErro
     if (refused := refused_by_hub(record.model, found.message)) is not None:
         return refused
     if not (isinstance(kind, type) and issubclass(kind, AgentError)) or kind is EngineStartError:
+        if ran:
+            return EngineDeadError(f"the server of {record.model!r} died: {found.message} {where}")
         return EngineStartError(f"vLLM could not start with model {record.model!r}: {found.message} {where}")
     return kind(found.message)
 

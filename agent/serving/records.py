@@ -21,8 +21,6 @@ from agent.errors import ConfigurationError
 _SUFFIX = ".json"
 _FACTS = ".facts"
 _LOG = ".log"
-_CLOCK_SLACK = 2.0
-"""Seconds by which two readings of a process's start may differ: it is computed from the time of the boot."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +43,7 @@ class ServerRecord:
     """Of its process, which leads a session of its own."""
 
     created: float
-    """When that process began, in seconds since 1970."""
+    """When that process began, as :func:`process_birth` says it."""
 
     machine: str
     """Where it runs: a home directory may be shared."""
@@ -74,16 +72,7 @@ class ServerRecord:
     @property
     def alive(self) -> bool:
         """Whether its process lives."""
-        if self.machine != this_machine():
-            return False
-        import psutil
-
-        try:
-            process = psutil.Process(self.pid)
-            ours = abs(process.create_time() - self.created) < _CLOCK_SLACK
-            return ours and process.status() != psutil.STATUS_ZOMBIE
-        except psutil.Error:
-            return False
+        return self.machine == this_machine() and process_birth(self.pid) == self.created
 
 
 class ServerDirectory:
@@ -142,13 +131,13 @@ class ServerDirectory:
         found = []
         for path in self.path.glob(f"*{_SUFFIX}"):
             record = _read(path)
-            if record is None or record.machine != this_machine():
+            if record is None or record.machine.split()[:1] != this_machine().split()[:1]:
                 continue
             if record.alive:
                 found.append(record)
             else:
                 self.remove(record)
-        return sorted(found, key=lambda record: record.created, reverse=True)
+        return sorted(found, key=lambda record: record.started, reverse=True)
 
     def facts(self, record: ServerRecord) -> Path:
         """Where the server writes what it is, once it is loaded."""
@@ -165,6 +154,28 @@ class ServerDirectory:
             with suppress(OSError):
                 if path.stem not in known and path.stat().st_mtime < before:
                     path.unlink()
+
+
+def process_birth(pid: int) -> float | None:
+    """When a process began; None where there is none, or only what is left of one that nobody has asked for.
+
+    On Linux in ticks since the boot, which no change of the clock moves (proc(5), field 22); elsewhere in
+    seconds since 1970.
+    """
+    try:
+        # The name of the program stands in brackets, and may hold spaces.
+        state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return None if state == "Z" else float(fields[18])
+    except OSError:
+        if Path("/proc/self/stat").exists():
+            return None
+    import psutil
+
+    try:
+        process = psutil.Process(pid)
+        return None if process.status() == psutil.STATUS_ZOMBIE else process.create_time()
+    except psutil.Error:
+        return None
 
 
 def this_machine() -> str:

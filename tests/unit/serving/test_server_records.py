@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from agent.errors import ConfigurationError
-from agent.serving.records import ServerDirectory, ServerRecord, this_machine
+from agent.serving.records import ServerDirectory, ServerRecord, process_birth, this_machine
 
 
 def record(**changes: Any) -> ServerRecord:
@@ -23,7 +23,7 @@ def record(**changes: Any) -> ServerRecord:
         "arguments": {"seed": 1},
         "url": "http://127.0.0.1:8000",
         "pid": os.getpid(),
-        "created": psutil.Process().create_time(),
+        "created": process_birth(os.getpid()),
         "machine": this_machine(),
         "started": "2026-11-24T23:00:00+00:00",
         "version": "1",
@@ -74,6 +74,7 @@ def test_a_directory_that_cannot_be_made_is_an_error_that_says_so(tmp_path: Path
     [
         {"pid": 2**22 + 1},  # no such process
         {"created": 1.0},  # the number was given to another process since
+        {"machine": f"{platform.node()} before-the-last-boot"},
     ],
 )
 def test_the_file_of_a_server_that_is_gone_goes_too(
@@ -109,5 +110,5 @@ def test_logs_of_servers_that_run_and_recent_ones_are_kept(servers: ServerDirect
 
 def test_the_latest_comes_first(servers: ServerDirectory) -> None:
     servers.write(record())
-    servers.write(replace(record(), id="later", created=record().created + 1))
+    servers.write(replace(record(), id="later", started="2026-11-25T00:00:00+00:00"))
     assert [each.id for each in servers.records()] == ["later", "abcd1234"]
