@@ -185,7 +185,7 @@ def _watch(record: ServerRecord, directory: ServerDirectory) -> None:
             if worth_showing(line):
                 warn(printable(plain(line)))
         time.sleep(_LOOK)
-    directory.remove(record)
+    directory.bury(record)
     if not life.ended_well(record):
         raise life.start_failure(record, directory, ran=True)
     idle = record.idle_minutes

@@ -64,6 +64,7 @@ def start(order: ServerOrder, directory: ServerDirectory, *, cache: Path) -> Ser
         version=build(),
         warm=order.warm,
         idle_minutes=order.idle_minutes,
+        one_process=order.one_process,
         http=order.http,
         keys=order.keys,
     )
@@ -109,7 +110,7 @@ def wait_until_ready(record: ServerRecord, directory: ServerDirectory, *, shown:
     begun = False
     while True:
         if not running(record):
-            directory.remove(record)
+            directory.bury(record)
             raise start_failure(record, directory)
         if not record.http or (activity(record.url, record.id) is not None and healthy(record.url)):
             return
@@ -170,6 +171,7 @@ def stop(record: ServerRecord, directory: ServerDirectory, *, grace: float = GRA
         with suppress(psutil.Error):
             process.kill()
     psutil.wait_procs(family, timeout=10)
+    directory.bury(record)
     running(record)  # a child of ours is asked for its end, so that nothing of it is left
     return graceful
 

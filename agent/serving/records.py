@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.errors import ConfigurationError
+from agent.serving.watch import ID
 
 _SUFFIX = ".json"
 _FACTS = ".facts"
@@ -59,6 +60,9 @@ class ServerRecord:
 
     idle_minutes: float | None = None
     """It stops when nobody has asked it anything for so long; None for never."""
+
+    one_process: bool = True
+    """Whether its engine runs in the process itself. Engines of their own may outlive one that is killed."""
 
     http: bool = True
     """Whether it answers by HTTP at all."""
@@ -126,6 +130,12 @@ class ServerDirectory:
             with suppress(OSError):
                 (self.path / f"{record.id}{suffix}").unlink()
 
+    def bury(self, record: ServerRecord) -> None:
+        """Forget a server whose process has ended, and end the engines that it may have left behind."""
+        if not record.one_process and record.machine == this_machine():
+            _end_rest(record)
+        self.remove(record)
+
     def records(self) -> list[ServerRecord]:
         """All servers of this machine whose process lives, the latest first; files of dead ones go."""
         found = []
@@ -136,7 +146,7 @@ class ServerDirectory:
             if record.alive:
                 found.append(record)
             else:
-                self.remove(record)
+                self.bury(record)
         return sorted(found, key=lambda record: record.started, reverse=True)
 
     def facts(self, record: ServerRecord) -> Path:
@@ -154,6 +164,19 @@ class ServerDirectory:
             with suppress(OSError):
                 if path.stem not in known and path.stat().st_mtime < before:
                     path.unlink()
+
+
+def _end_rest(record: ServerRecord) -> None:
+    """Kill what a server started, which its id in the environment tells from all else."""
+    import psutil
+
+    left = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):  # it has ended, or is another user's
+            if process.environ().get(ID) == record.id and process.pid != os.getpid():
+                process.kill()
+                left.append(process)
+    psutil.wait_procs(left, timeout=10)
 
 
 def process_birth(pid: int) -> float | None:

@@ -104,8 +104,8 @@ def test_a_server_that_does_not_start_says_why(
 
 
 def test_a_server_of_the_command_ends_with_its_idle_time(run: Run, model: str) -> None:
-    said = run(model, "--force", "--idle-minutes", "0.02").stderr
-    assert "not asked anything for 0.02 minutes" in said
+    said = run(model, "--force", "--idle-minutes", "0.05").stderr
+    assert "not asked anything for 0.05 minutes" in said
     assert json.loads(run("status", "--json").stdout) == []
 
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import os
 import platform
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from agent.errors import ConfigurationError
@@ -84,6 +87,30 @@ def test_the_file_of_a_server_that_is_gone_goes_too(
     servers.facts(gone).write_text("{}")
     assert servers.records() == []
     assert list(servers.path.iterdir()) == []
+
+
+def test_an_engine_that_a_killed_server_left_behind_is_ended(servers: ServerDirectory) -> None:
+    code = "import time; print('here', flush=True); time.sleep(60)"
+
+    def start(identity: str) -> subprocess.Popen[str]:
+        environment = {**os.environ, "VLLM_AGENT_SERVER_ID": identity}
+        child = subprocess.Popen(
+            [sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, text=True
+        )
+        assert child.stdout is not None
+        child.stdout.readline()
+        return child
+
+    left, other = start("abcd1234"), start("another1")
+    try:
+        servers.write(record(pid=2**22 + 1, one_process=False))
+        assert servers.records() == []
+        assert not psutil.pid_exists(left.pid)
+        assert psutil.pid_exists(other.pid)
+    finally:
+        for child in (left, other):
+            child.kill()
+            child.communicate()
 
 
 def test_a_server_on_another_machine_is_neither_used_nor_forgotten(servers: ServerDirectory) -> None:
