@@ -270,6 +270,8 @@ def _model(words: tuple[str, ...], model: str | None) -> tuple[str | None, list[
     first = flags.pop(0) if flags and not flags[0].startswith("-") else None
     if first is not None and model is not None:
         raise click.UsageError(f"Two models are named: {first!r} and {model!r}.")
+    if first is None and model is None and any(word.partition("=")[0] == "--config" for word in flags):
+        raise click.UsageError("Beside --config, name MODEL, --host and --port here.")
     return first or model, flags
 
 

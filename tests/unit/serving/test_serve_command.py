@@ -115,6 +115,7 @@ def test_a_server_of_the_command_ends_with_its_idle_time(run: Run, model: str) -
         (["--seed", "1", "MODEL", "--port", "99999"], "99999"),
         (["MODEL", "--model", "other"], "Two models are named"),
         (["MODEL", "--api_key", "secret"], "write --api_key in full, as --api-key"),
+        (["--config", "vllm.yaml"], "Beside --config, name MODEL"),
         (["stop", "x", "--all"], "contradict"),
     ],
 )
