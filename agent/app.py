@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from agent.persistence import Conversation, ConversationStore
     from agent.persistence.opening import OpenCheckpointer
     from agent.persistence.saver import SQLSaver
+    from agent.serving.records import ServerDirectory
     from agent.telemetry import RunObserver
     from tools.registry import ToolRegistry
 
@@ -111,12 +112,15 @@ class App:
 
 
 @contextmanager
-def open_app(settings: Settings, *, on_stage: StageCallback | None = None) -> Iterator[App]:
+def open_app(
+    settings: Settings, *, on_stage: StageCallback | None = None, warm: bool = False
+) -> Iterator[App]:
     """Build everything and close it again; no engine starts yet.
 
     Args:
         settings: What to build.
         on_stage: Told about the stages of the engine's start.
+        warm: Whether the model may run in a server that outlives this process, if the settings say so.
 
     Raises:
         ConfigurationError: The settings cannot be built.
@@ -124,7 +128,7 @@ def open_app(settings: Settings, *, on_stage: StageCallback | None = None) -> It
         ToolError: A tool does not exist.
     """
     _check_documents(settings)
-    model = build_model(settings, on_stage=on_stage)
+    model = build_model(settings, on_stage=on_stage, warm=warm)
     with closing(build_registry(settings)) as registry:
         tools = registry.select(settings.tools)
         with open_observer(settings) as observer, open_saver(settings) as saver:
@@ -193,8 +197,13 @@ def list_conversations(
     )
 
 
-def build_model(settings: Settings, *, on_stage: StageCallback | None = None) -> ChatVLLM:
+def build_model(settings: Settings, *, on_stage: StageCallback | None = None, warm: bool = False) -> ChatVLLM:
     """Build the chat model; its engine starts with the first call, or with :meth:`ChatVLLM.start`.
+
+    Args:
+        settings: What to build.
+        on_stage: Told about the stages of the engine's start.
+        warm: Whether the model may run in a server that outlives this process, if the settings say so.
 
     Raises:
         ConfigurationError: The settings contradict each other.
@@ -202,6 +211,8 @@ def build_model(settings: Settings, *, on_stage: StageCallback | None = None) ->
     """
     from agent.chat.model import ChatVLLM
 
+    if warm and settings.base_url is None and settings.warm_minutes:
+        return _build_warm_model(settings, on_stage)
     engine = {name: value for name, value in settings.vllm.items() if name in _OWN_ARGUMENTS}
     if others := {name: value for name, value in settings.vllm.items() if name not in engine}:
         engine["vllm_kwargs"] = others
@@ -215,6 +226,35 @@ def build_model(settings: Settings, *, on_stage: StageCallback | None = None) ->
         **engine,
         **{name: value for name, value in server.items() if value is not None},
     )
+
+
+def _build_warm_model(settings: Settings, on_stage: StageCallback | None) -> ChatVLLM:
+    """Build the chat model on a server that this user has running, or that the first call starts."""
+    from agent.chat.model import ChatVLLM
+    from agent.engines.config import configured_context
+    from agent.serving.engine import warm_engine
+
+    engine = warm_engine(
+        settings.model,
+        settings.vllm,
+        idle_minutes=settings.warm_minutes,
+        directory=server_directory(settings),
+        on_stage=on_stage,
+    )
+    return ChatVLLM(
+        engine=engine,
+        protocol=settings.protocol,
+        temperature=_temperature(settings),
+        max_tokens=settings.max_tokens,
+        max_model_len=settings.vllm.get("max_model_len") or configured_context(engine.order.model),
+    )
+
+
+def server_directory(settings: Settings) -> ServerDirectory:
+    """Where the running servers of this user are noted."""
+    from agent.serving.records import ServerDirectory
+
+    return ServerDirectory(settings.directory / "servers")
 
 
 def build_registry(settings: Settings) -> ToolRegistry:

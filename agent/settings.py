@@ -74,6 +74,10 @@ class Settings:
     home: Path | None = None
     """Directory of conversations and input history; ``None`` for the user's data directory."""
 
+    warm_minutes: float = 15.0
+    """``run``, ``chat`` and ``resume`` leave a server running for the next command, which stops when nobody
+    has asked it anything for so long. 0 runs the model in the command's own process."""
+
     metrics_port: int | None = None
     """Port of the loopback address where Prometheus finds metrics; ``None`` for none."""
 
@@ -187,13 +191,23 @@ def _positive(value: Any) -> int:
     return number
 
 
-def _temperature(value: Any) -> float:
+def _number(value: Any) -> float:
+    """``value`` as a number; -1 if it is none."""
     try:
-        number = float(value) if not isinstance(value, bool) else -1.0
+        return float(value) if not isinstance(value, bool) else -1.0
     except (TypeError, ValueError):
-        number = -1.0
-    if not 0 <= number <= 2:
+        return -1.0
+
+
+def _temperature(value: Any) -> float:
+    if not 0 <= (number := _number(value)) <= 2:
         raise ValueError("must be a number from 0 to 2")
+    return number
+
+
+def _minutes(value: Any) -> float:
+    if not 0 <= (number := _number(value)) < float("inf"):
+        raise ValueError("must be a number of minutes, 0 or more")
     return number
 
 
@@ -227,6 +241,7 @@ _CHECKS: Mapping[str, Callable[[Any], Any]] = {
     "database": _text,
     "encryption_key": _text,
     "home": lambda value: Path(_text(value)).expanduser(),
+    "warm_minutes": _minutes,
     "metrics_port": _positive,
     "otlp_traces_endpoint": _text,
     "vllm": _table,

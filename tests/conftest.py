@@ -22,6 +22,8 @@ settings.load_profile("patient")
 
 # One thread per engine: on few cores, with another engine beside it, more of them wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# No command of a test leaves a server running, but those whose subject it is.
+os.environ["VLLM_AGENT_WARM_MINUTES"] = "0"
 
 
 @pytest.fixture(scope="session")

@@ -50,23 +50,27 @@ _CPU_BLOCK = 32
 _MOST_ADVICE = 3
 
 
-def check_fit(arguments: Mapping[str, Any], *, card: Card | None = None) -> None:
+def check_fit(arguments: Mapping[str, Any], *, card: Card | None = None, as_flags: bool = False) -> None:
     """Refuse a model that cannot start on this machine.
 
     Args:
         arguments: Engine arguments as ``vllm.EngineArgs`` names them, the model included.
         card: The card; None for what vLLM will find here.
+        as_flags: Whether to name what would fit as flags of ``vllm serve``, not as arguments.
 
     Raises:
         DoesNotFitError: Not even at the good end of what is foretold; the message says what would fit.
     """
     plan = plan_for(arguments, card=card)
     if plan is not None and not plan.possible:
-        anyway = "To try all the same, give force=True (--vllm-arg force=true)"
-        raise DoesNotFitError(f"{_told(plan)}{_advice(plan)} {anyway}")
+        force = "--force" if as_flags else "force=True (--vllm-arg force=true)"
+        anyway = f"To try all the same, give {force}"
+        raise DoesNotFitError(f"{_told(plan)}{_advice(plan, as_flags=as_flags)} {anyway}")
 
 
-def memory_advice(error: str, arguments: Mapping[str, Any], *, card: Card | None = None) -> str | None:
+def memory_advice(
+    error: str, arguments: Mapping[str, Any], *, card: Card | None = None, as_flags: bool = False
+) -> str | None:
     """What would fit, where vLLM gave up for want of memory; None for any other trouble."""
     if not _MEMORY_TROUBLE.search(error):
         return None
@@ -75,11 +79,13 @@ def memory_advice(error: str, arguments: Mapping[str, Any], *, card: Card | None
         return None
     if plan.verdict in ("recommended", "fits"):
         # The plan counts this model alone.
+        names = ("gpu_memory_utilization", "max_num_seqs", "max_model_len")
+        less = [f"--{name.replace('_', '-')}" if as_flags else name for name in names]
         return (
             f"by what is foretold, {_name(plan)} fits on {plan.card.name} ({plan.reasons[0]}): see what else "
-            "holds memory there, and ask for less with gpu_memory_utilization, max_num_seqs or max_model_len"
+            f"holds memory there, and ask for less with {less[0]}, {less[1]} or {less[2]}"
         )
-    return f"{_told(plan)}{_advice(plan)}"
+    return f"{_told(plan)}{_advice(plan, as_flags=as_flags)}"
 
 
 def plan_for(arguments: Mapping[str, Any], *, card: Card | None = None) -> Fit | None:
@@ -134,11 +140,14 @@ def _told(plan: Fit) -> str:
     return f"{_name(plan)} does not fit here ({here}): {plan.reasons[0]}."
 
 
-def _advice(plan: Fit) -> str:
-    """The changes that help, as engine arguments."""
+def _advice(plan: Fit, *, as_flags: bool) -> str:
+    """The changes that help, as engine arguments or as flags."""
     told = []
     for advice in plan.advice:
         if not advice.works:
+            continue
+        if as_flags:
+            told.append(f"{advice.change} ({' '.join(advice.flags)})" if advice.flags else advice.change)
             continue
         arguments = " ".join(flag.removeprefix("--").replace("-", "_") for flag in advice.flags[:1])
         value = f"={advice.flags[1]}" if len(advice.flags) == 2 else ""

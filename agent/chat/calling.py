@@ -65,7 +65,7 @@ class ChatCalls(ChatArguments):
         """Return the engine, and the request in the form that it understands best."""
         engine, info, _ = await self._session.ready()
         wanted = request.get("model")
-        if info.kind == "in-process":
+        if info.kind in ("in-process", "warm"):  # either is this model's own
             if wanted not in (None, info.model, self.model):
                 msg = (
                     f"this model runs {self.model or info.model} in this process, so a call cannot ask for "

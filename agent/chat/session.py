@@ -74,7 +74,7 @@ class Session:
         protocol = self._protocol
         if protocol == "auto":
             protocol = "native" if info.tool_parser else "text"
-        elif protocol == "native" and info.kind == "in-process" and not info.tool_parser:
+        elif protocol == "native" and info.kind in ("in-process", "warm") and not info.tool_parser:
             msg = (
                 "protocol='native' needs a chat template that takes tools in a known format, and "
                 f"{info.model} has none; use protocol='text', or give chat_template= and tool_parser="

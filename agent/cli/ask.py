@@ -12,7 +12,7 @@ import click
 from agent.app import open_store
 from agent.cli.approvals import flagged_decisions, read_at_terminal, say_waiting, waiting_records
 from agent.cli.console import note, print_json
-from agent.cli.options import JSON, agent_options
+from agent.cli.options import IN_PROCESS, JSON, agent_options
 from agent.cli.session import (
     Session,
     existing_or_new,
@@ -45,12 +45,17 @@ def _decision_option(name: str, metavar: str, text: str) -> Callable[[_Command],
 @click.argument("question")
 @click.option("--thread", metavar="ID", help="Ask in this conversation. [default: a new one]")
 @agent_options
+@IN_PROCESS
 @JSON
 def run(question: str, thread: str | None, settings: Settings, as_json: bool) -> None:
     """Ask one question and print the answer.
 
     The model may call tools; calls and results are shown on stderr as they happen. The conversation is kept,
     and the command that goes on with it is printed. A QUESTION of "-" is read from stdin.
+
+    The model stays loaded for the next command, in a server that stops after 15 minutes without a question
+    ("vllm-agent serve status" shows it, the setting warm_minutes changes the time); a server of yours for the
+    same model is used too. With --in-process nothing stays.
 
     With "--graph approval" every tool call waits for you: a terminal asks, and without one the command says
     what waits and how to decide about it with "vllm-agent resume".
@@ -80,6 +85,7 @@ def run(question: str, thread: str | None, settings: Settings, as_json: bool) ->
 @_decision_option("--edit", "ID=JSON", "Run it with these arguments.")
 @_decision_option("--respond", "ID=TEXT", "Do not run it: this text is its result.")
 @agent_options
+@IN_PROCESS
 @JSON
 def resume(
     thread: str | None,

@@ -324,7 +324,7 @@ def _checker(app: App) -> Callable[[Task | BadLine], Task | BadLine]:
 
 
 def _start(app: App, shown: Stages) -> None:
-    prepare_model(app.settings)
+    prepare_model(app.settings, in_process=True)
     shown("preparing")
     info = app.start()
     show_requests()

@@ -19,7 +19,7 @@ from agent.cli.approvals import say_waiting
 from agent.cli.console import ago, note, print_table, stages
 from agent.cli.debugging import show_requests
 from agent.cli.input import LineReader
-from agent.cli.options import agent_options
+from agent.cli.options import IN_PROCESS, agent_options
 from agent.cli.session import (
     Session,
     describe,
@@ -60,11 +60,13 @@ _LOOK = 0.1  # seconds between two looks at the engine that starts
 @click.option("--thread", metavar="ID", help="Go on with this conversation.")
 @click.option("--last", is_flag=True, help="Go on with the conversation used last.")
 @agent_options
+@IN_PROCESS
 def chat(thread: str | None, last: bool, settings: Settings) -> None:
     """Talk with an agent in the terminal.
 
     Answers appear while they are made, tool calls and results as they happen. Ctrl-C stops an answer and
     keeps the conversation; /help lists what else there is. Questions may also come from a pipe, one a line.
+    The model stays loaded for a while afterwards, as with "vllm-agent run".
 
     \b
     Examples:
@@ -94,7 +96,7 @@ def converse(settings: Settings, thread_id: str | None) -> None:
         settings: The agent.
         thread_id: The conversation to go on with; ``None`` for a new one.
     """
-    prepare_model(settings)
+    prepare_model(settings, in_process=not settings.warm_minutes)
     engine = _BackgroundStart()
     with open_session(settings, stream=True, on_stage=engine) as session:
         engine.begin(session.app)

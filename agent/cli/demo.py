@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import uuid
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import click
@@ -42,7 +43,8 @@ def demo(database: str | None) -> None:
     Example:
       vllm-agent demo
     """
-    settings = database_settings(database)
+    # In this process: nothing is to be left behind, and the second part has to be a new engine.
+    settings = replace(database_settings(database), warm_minutes=0)
     thread_id = str(uuid.uuid4())
     click.secho(rule("1. An agent that calls tools"), bold=True)
     with started_session(settings, stream=True) as session:
@@ -81,7 +83,7 @@ def _check_calls(messages: Sequence[BaseMessage]) -> None:
 
 
 def _resume_in_new_process(thread_id: str, database: str | None) -> None:
-    command = [sys.executable, "-m", "agent", "resume", thread_id, _LATER]
+    command = [sys.executable, "-m", "agent", "resume", thread_id, _LATER, "--in-process"]
     if database:
         command += ["--database", database]
     shown = ["vllm-agent", "resume", short_id(thread_id), f'"{_LATER}"']

@@ -23,9 +23,11 @@ from agent.cli.demo import demo
 from agent.cli.doctor import doctor
 from agent.cli.graph import graph
 from agent.cli.models import models
+from agent.cli.serve import serve
 from agent.cli.threads import threads
 from agent.cli.tools import tools
 from agent.errors import AgentError
+from agent.serving.keys import hide, keys_in
 from tools.errors import ToolError
 
 INTERRUPTED = 130
@@ -86,12 +88,13 @@ def cli(context: click.Context, debug: bool, log_format: str | None) -> None:
         show_logs(debug=debug, log_format=log_format)
 
 
-for command in (demo, chat, run, resume, batch, threads, tools, graph, models, doctor):
+for command in (demo, chat, run, resume, batch, threads, tools, graph, models, serve, doctor):
     cli.add_command(command)
 
 
 def main() -> NoReturn:
     """Run the command and end the process with its exit code."""
+    hide(keys_in(sys.argv))  # before anything slow: a key in a command line is for nobody else
     signal.signal(signal.SIGTERM, _terminate)
     try:
         cli.main(prog_name="vllm-agent")

@@ -41,6 +41,11 @@ TOOLS_CONFIG = click.option(
     metavar="FILE",
     help="TOML file of more tools: modules, MCP servers, toolkits, policies. [default: installed tools]",
 )
+IN_PROCESS = click.option(
+    "--in-process",
+    is_flag=True,
+    help="Run the model in this process, not in a server that is kept for the next command.",
+)
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 
 _MODEL = (
@@ -99,8 +104,11 @@ def agent_options(command: Command) -> Command:
             if flags["tools"] is not None:
                 raise click.UsageError("--tools and --no-tools contradict each other.")
             flags["tools"] = ()
+        if given.pop("in_process", False):
+            flags["warm_minutes"] = 0
         if debugging() and flags["base_url"] is None:
             flags["vllm"] = {"enable_log_requests": True, **(flags["vllm"] or {})}
+            flags["warm_minutes"] = 0  # what the engine logs is to be seen here
         return command(*args, settings=load_settings(flags), **given)
 
     for option in reversed((*_MODEL, *_AGENT)):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import click
 
-from agent.app import App, graph_of, open_app, open_store, uses_embedded_model
+from agent.app import App, graph_of, open_app, open_store, server_directory, uses_embedded_model
 from agent.cli.approvals import ask_decisions
 from agent.cli.console import note, stages
 from agent.cli.debugging import show_requests
@@ -103,14 +103,14 @@ def open_session(
     """
     import asyncio
 
-    with open_app(settings, on_stage=on_stage) as app, asyncio.Runner() as runner:
+    with open_app(settings, on_stage=on_stage, warm=True) as app, asyncio.Runner() as runner:
         yield Session(app, runner, stream=stream)
 
 
 @contextmanager
 def started_session(settings: Settings, *, stream: bool) -> Iterator[Session]:
     """Open an agent and start its engine, with its stages shown."""
-    prepare_model(settings)
+    prepare_model(settings, in_process=not settings.warm_minutes)
     with stages("starting the engine") as shown:
         shown("preparing")
         with open_session(settings, stream=stream, on_stage=shown) as session:
@@ -121,23 +121,40 @@ def started_session(settings: Settings, *, stream: bool) -> Iterator[Session]:
             yield session
 
 
-def prepare_model(settings: Settings) -> None:
-    """Fetch and convert the embedded model if need be, with a progress bar."""
+def prepare_model(settings: Settings, *, in_process: bool) -> None:
+    """Fetch and convert the embedded model if need be, with a progress bar; make place on the card.
+
+    Args:
+        settings: What is going to run.
+        in_process: Whether the model runs in this process, and needs the memory of one that is kept warm.
+    """
     if uses_embedded_model(settings):
         from agent.catalogue.embedded import embedded_model
         from agent.catalogue.progress import progress_bar
 
         with progress_bar() as progress:
             embedded_model(progress=progress)
+    if in_process and settings.base_url is None:
+        from agent.serving.order import on_cpu
+
+        if not on_cpu():
+            from agent.serving.warm import make_place
+
+            make_place(server_directory(settings))
 
 
 def describe(info: EngineInfo, app: App) -> str:
     """The model and the engine that answer, in one line."""
     name = Path(info.model).name if Path(info.model).is_dir() else info.model
     embedded = " (embedded)" if uses_embedded_model(app.settings) else ""
-    where = {"in-process": "in this process", "remote": f"at {app.settings.base_url}"}.get(
-        info.kind, info.kind
-    )
+    if (record := getattr(app.model.engine, "record", None)) is not None:
+        where = (
+            f"kept warm for {record.idle_minutes:g} min" if record.warm else f"on your server {record.url}"
+        )
+    else:
+        where = {"in-process": "in this process", "remote": f"at {app.settings.base_url}"}.get(
+            info.kind, info.kind
+        )
     return f"{name}{embedded} · {info.version or 'vLLM'} {where} · tools by {app.model.protocol} protocol"
 
 

@@ -31,7 +31,8 @@ class EngineInfo:
     """What callers may know about the engine that answers them."""
 
     kind: str
-    """``"in-process"``, ``"remote"`` or ``"scripted"``."""
+    """``"in-process"``, ``"warm"`` (in a process that is kept for the next command), ``"remote"`` or
+    ``"scripted"``."""
 
     model: str
     """The model's name as the engine answers to it: a directory, a hub id or a served name."""

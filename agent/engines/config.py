@@ -6,7 +6,7 @@ import difflib
 import json
 import os
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -68,6 +68,19 @@ class EngineConfig:
     def engine_arguments(self) -> dict[str, Any]:
         """Return the arguments for ``vllm.EngineArgs``, the model included."""
         return {"model": self.model, **json.loads(self.arguments)}
+
+
+def closest_flags(name: str, known: Iterable[str]) -> str:
+    """Say that vLLM's server has no such flag, and which it has.
+
+    Args:
+        name: As it was typed.
+        known: All flags that there are.
+    """
+    wanted = "--" + name.lstrip("-").replace("_", "-")
+    close = difflib.get_close_matches(wanted, sorted(set(known)), n=3, cutoff=0.6)
+    hint = f"; did you mean {' or '.join(close)}?" if close else ""
+    return f"vLLM's server has no flag {name}{hint}"
 
 
 def check_names(given: Mapping[str, Any], known: Collection[str]) -> None:

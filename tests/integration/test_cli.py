@@ -27,6 +27,7 @@ def environment(tmp_path: Path) -> dict[str, str]:
         **known,
         **cache,
         "VLLM_AGENT_HOME": str(tmp_path / "home"),
+        "VLLM_AGENT_WARM_MINUTES": "0",
         "XDG_CONFIG_HOME": str(tmp_path / "config"),
     }
 

@@ -29,6 +29,7 @@ class Crashing:
         self.environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith("VLLM_AGENT_")},
             "VLLM_AGENT_HOME": str(directory),
+            "VLLM_AGENT_WARM_MINUTES": "0",
             "XDG_CONFIG_HOME": str(directory / "config"),
             "VLLM_AGENT_CACHE": os.environ.get("VLLM_AGENT_CACHE", ""),
         }

@@ -87,6 +87,8 @@ class RemoteEngine:
         max_retries: How often a call is tried again, with growing pauses, when the server certainly did no
             work for it: nothing listens at the address, or it was too busy and said when to come again.
         headers: Further headers of each request.
+        info: What is known of a vLLM server already, so that it is not asked.
+        loop: Where it runs, in the place of a loop of its own; whoever gives it stops it.
 
     Raises:
         ConfigurationError: ``base_url`` is no address, or a number is out of range.
@@ -101,6 +103,8 @@ class RemoteEngine:
         timeout: float = 600.0,
         max_retries: int = 2,
         headers: Mapping[str, str] | None = None,
+        info: EngineInfo | None = None,
+        loop: EngineLoop | None = None,
     ) -> None:
         if timeout <= 0 or max_retries < 0:
             msg = f"timeout must be above 0 and max_retries at least 0, got {timeout!r} and {max_retries!r}"
@@ -113,11 +117,12 @@ class RemoteEngine:
             headers=headers or {},
         )
         self.address = self._connection.address
-        self.loop = EngineLoop("vllm-remote")
+        self.loop = loop or EngineLoop("vllm-remote")
+        self._owns_loop = loop is None
         self._wanted = model
         self._starting: asyncio.Lock | None = None
-        self._info: EngineInfo | None = None
-        self._is_vllm = False
+        self._info = info
+        self._is_vllm = info is not None
         self._told: set[str] = set()
         self._closed = False
 
@@ -254,7 +259,13 @@ class RemoteEngine:
         if not self.loop.is_current:
             with suppress(EngineClosedError, TimeoutError):
                 self.loop.submit(self._connection.aclose()).result(timeout=5)
-        self.loop.stop()
+        if self._owns_loop:
+            self.loop.stop()
+
+    async def aclose(self) -> None:
+        """Close all connections, from the engine's own loop."""
+        self._closed = True
+        await self._connection.aclose()
 
     async def _body(self, request: Request) -> dict[str, Any]:
         info = await self.start()

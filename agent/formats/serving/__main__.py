@@ -12,14 +12,9 @@ from pathlib import Path
 import platformdirs
 
 from agent.errors import ModelNotFoundError
+from agent.formats.serving import PARSER, PLUGIN
 from agent.protocols.control import control_tokens
 from agent.protocols.templates import text_template
-
-PARSER = "vllm_agent_text"
-"""Name of the tool parser that the plugin registers."""
-
-PLUGIN = Path(__file__).with_name("plugin.py")
-"""The file that vLLM loads."""
 
 
 def serving_arguments(template: Path) -> list[str]:

@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cli_doubles import Terminal
 
 import agent.app
 from agent import ChatVLLM
 from agent.app import build_graph, build_model, open_app
 from agent.engines import ScriptedEngine
 from agent.errors import ConfigurationError
+from agent.serving.engine import WarmEngine
 from agent.settings import Settings
 from tools import ToolRegistry
 from tools.builtin import calculator
@@ -72,3 +74,36 @@ def test_the_tools_are_closed_with_the_app(tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(RuntimeError), open_app(settings):
         raise RuntimeError("the command failed")
     assert closed == [1, 1, 1]
+
+
+def test_a_model_is_kept_warm_where_the_command_and_the_settings_say_so(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"max_position_embeddings": 64}')
+    settings = Settings(model=str(tmp_path), home=tmp_path / "home", warm_minutes=2, vllm={"seed": 3})
+    model = build_model(settings, warm=True)
+    assert isinstance(model.engine, WarmEngine)
+    assert model.engine.order.idle_minutes == 2
+    assert model.engine.order.arguments == {"seed": 3}
+    assert model.max_model_len == 64
+    assert build_model(settings).engine is None
+    assert build_model(replace(settings, warm_minutes=0), warm=True).engine is None
+    remote = Settings(base_url="http://localhost:8000/v1", warm_minutes=2)
+    assert build_model(remote, warm=True).engine is None
+
+
+@pytest.mark.parametrize(
+    ("words", "minutes"), [((), 15), (("--in-process",), 0), (("--base-url", "http://localhost:1/v1"), 15)]
+)
+def test_a_question_is_asked_of_a_warm_model_unless_it_is_to_run_here(
+    terminal: Terminal, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], minutes: float
+) -> None:
+    monkeypatch.delenv("VLLM_AGENT_WARM_MINUTES", raising=False)
+    asked: list[tuple[float, bool]] = []
+
+    def build(settings: Settings, *, warm: bool = False, **_: object) -> ChatVLLM:
+        asked.append((settings.warm_minutes, warm))
+        return ChatVLLM(engine=ScriptedEngine(["Hello."]))
+
+    monkeypatch.setattr(agent.app, "build_model", build)
+    model = () if "--base-url" in words else ("--model", "scripted")
+    assert terminal.run("run", "Hello?", *model, *words).exit_code == 0
+    assert asked == [(minutes, True)]

@@ -17,7 +17,8 @@ HEAVY = ("torch", "vllm", "langchain_core", "langgraph", "sqlalchemy", "rich", "
 def commands(group: click.Group, path: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], click.Command]]:
     found: list[tuple[tuple[str, ...], click.Command]] = []
     for name, command in group.commands.items():
-        found.append(((*path, name), command))
+        # A hidden command is what its group does without a word of its own.
+        found.append((path if command.hidden else (*path, name), command))
         if isinstance(command, click.Group):
             found += commands(command, (*path, name))
     return found

@@ -64,7 +64,10 @@ def test_a_mistake_in_the_file_is_named(tmp_path: Path, text: str, words: list[s
     assert all(word in str(caught.value) for word in words), str(caught.value)
 
 
-@pytest.mark.parametrize(("name", "value"), [("TEMPERATURE", "3"), ("MAX_TOKENS", "many"), ("PROTOCOL", "x")])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("TEMPERATURE", "3"), ("MAX_TOKENS", "many"), ("PROTOCOL", "x"), ("WARM_MINUTES", "-1")],
+)
 def test_a_mistake_in_the_environment_is_named(tmp_path: Path, name: str, value: str) -> None:
     with pytest.raises(ConfigurationError, match=f"VLLM_AGENT_{name} = '{value}'"):
         load_settings(environment=write(tmp_path, "") | {f"VLLM_AGENT_{name}": value})
