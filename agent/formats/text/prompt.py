@@ -76,7 +76,7 @@ def answer_prompt(messages: Sequence[Message]) -> list[Message]:
             flat.append({"role": message["role"], "content": content})
     for message in flat:
         if message.get("results"):
-            message["content"] += f"\n\n{_ANSWER_NOW}"
+            message["content"] = _followed(message["content"], "\n\n", _ANSWER_NOW)
     return _plain(flat)
 
 
@@ -128,7 +128,17 @@ def _add_result(flat: list[Message], result: str) -> None:
         flat.append({"role": "user", "content": result, "results": True})
         return
     between = "\n" if last.get("results") else "\n\n"
-    flat[-1] = {"role": "user", "content": f"{text_of(last['content'])}{between}{result}", "results": True}
+    flat[-1] = {"role": "user", "content": _followed(last["content"], between, result), "results": True}
+
+
+def _followed(content: Any, between: str, text: str) -> Any:
+    """Return a content with more text behind it; images and other blocks stay."""
+    if isinstance(content, str):
+        return f"{content}{between}{text}"
+    *others, last = content
+    if last.get("type") == "text":
+        return [*others, {**last, "text": f"{last['text']}{between}{text}"}]
+    return [*content, {"type": "text", "text": text}]
 
 
 def _plain(flat: Sequence[Message]) -> list[Message]:
