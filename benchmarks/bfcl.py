@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from bfcl_data import BfclItem, Check, fetch_wheel, load_checker, load_items
+from bfcl_peer import PARSERS, open_peer
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage
 from rich.box import SIMPLE
@@ -204,13 +205,12 @@ def _caption(scores: Sequence[Score]) -> str:
 def open_models(arguments: argparse.Namespace, who: str) -> Iterator[BaseChatModel]:
     """Give the model to measure; its engine runs while the block does."""
     if who == "peer":
-        from bfcl_peer import open_peer
-
-        with open_peer(Path(arguments.model or embedded_model()), max_tokens=arguments.max_tokens) as peer:
+        where = Path(arguments.model or embedded_model())
+        with open_peer(where, max_tokens=arguments.max_tokens, parser=arguments.peer_parser) as peer:
             yield peer
         return
-    where = {key: getattr(arguments, key) for key in ("model", "base_url") if getattr(arguments, key)}
-    with ChatVLLM(**where, temperature=0.0, max_tokens=arguments.max_tokens) as model:
+    named = {key: getattr(arguments, key) for key in ("model", "base_url") if getattr(arguments, key)}
+    with ChatVLLM(**named, temperature=0.0, max_tokens=arguments.max_tokens) as model:
         yield model
 
 
@@ -275,6 +275,9 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--base-url", help="a running server, instead of an engine in this process")
     parser.add_argument(
         "--who", type=names, default=["ours"], metavar="A,B", help="ours,peer: ChatOpenAI on vLLM's server"
+    )
+    parser.add_argument(
+        "--peer-parser", choices=PARSERS, default="hermes", help="the server's tool parser (hermes)"
     )
     parser.add_argument("--parallel", action="store_true", help="ask with parallel_tool_calls=True")
     parser.add_argument("--max-tokens", type=int, default=256, help="longest answer (256)")

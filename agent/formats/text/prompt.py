@@ -36,12 +36,20 @@ _EXAMPLES = (
 )
 
 
-def call_prompt(messages: Sequence[Message], tools: Sequence[Tool]) -> list[Message]:
-    """Return the messages from which the model writes calls."""
+def call_prompt(
+    messages: Sequence[Message], tools: Sequence[Tool], *, examples: bool = True
+) -> list[Message]:
+    """Return the messages from which the model writes calls.
+
+    Args:
+        messages: The conversation, in wire form.
+        tools: The tools, in wire form.
+        examples: Whether the model may need examples of calls.
+    """
     system, rest = _split_system(messages)
     block = f"{_list_tools(tools)}\n\n{_INSTRUCTIONS}"
     flat: list[Message] = [{"role": "system", "content": f"{system}\n\n{block}" if system else block}]
-    if any(_takes_one_text(tool) for tool in tools):
+    if examples and any(_takes_one_text(tool) for tool in tools):
         for question, name, arguments in _EXAMPLES:
             flat.append({"role": "user", "content": question})
             flat.append({"role": "assistant", "content": _line(name, json.dumps(arguments))})
