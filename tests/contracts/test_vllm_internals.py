@@ -292,3 +292,10 @@ def test_a_core_that_shuts_down_ends_the_distributed_state() -> None:
     assert "cleanup_dist_env_and_memory()" in inspect.getsource(core.EngineCore.shutdown), (
         "agent/engines/inprocess/core.py keeps a core from ending the others by replacing this call"
     )
+
+
+def test_the_caches_that_hold_tokenizers_are_caches_of_functions() -> None:
+    from agent.engines.inprocess.caches import HOLDING_TOKENIZERS
+
+    for function in HOLDING_TOKENIZERS:
+        expect(callable(getattr(function, "cache_clear", None)), f"{function!r} is no cache any more")

@@ -193,7 +193,8 @@ def life(scratch: Path) -> None:
     gc.collect()
     memory.append(psutil.Process().memory_info().rss)
     names = sorted(thread.name for thread in threading.enumerate())
-    say(died=died, closed=closed, after=after, texts=texts, memory=memory, threads_after=names)
+    kept = sum("CachedTokenizer" in type(thing).__qualname__ for thing in gc.get_objects())
+    say(died=died, closed=closed, after=after, texts=texts, memory=memory, threads_after=names, kept=kept)
 
 
 if __name__ == "__main__":
