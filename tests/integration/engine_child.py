@@ -193,8 +193,7 @@ def life(scratch: Path) -> None:
     gc.collect()
     memory.append(psutil.Process().memory_info().rss)
     names = sorted(thread.name for thread in threading.enumerate())
-    kept = sum("CachedTokenizer" in type(thing).__qualname__ for thing in gc.get_objects())
-    say(died=died, closed=closed, after=after, texts=texts, memory=memory, threads_after=names, kept=kept)
+    say(died=died, closed=closed, after=after, texts=texts, memory=memory, threads_after=names)
 
 
 if __name__ == "__main__":

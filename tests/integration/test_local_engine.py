@@ -181,4 +181,3 @@ def test_close_frees_threads_and_memory(life: dict[str, Any]) -> None:
     before, running, after = life["memory"]
     assert running - before > 400e6, "the weights alone are 540 MB"
     assert after - before < 0.5 * (running - before)  # libraries that were imported late stay
-    assert life["kept"] == 0, "a cache of vLLM's holds the tokenizers of an engine that is gone"
