@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from bfcl_data import BfclItem, Check, fetch_wheel, load_checker, load_items
+from bfcl_peer import PARSERS, open_peer
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage
 from rich.box import SIMPLE
@@ -143,7 +144,7 @@ async def run_category(
     check: Check,
     progress: Progress,
     concurrency: int,
-    parallel: bool,
+    single: bool,
 ) -> tuple[list[Outcome], float]:
     """Ask all items of one category at once (the engine batches them) and score the answers."""
     task = progress.add_task(f"{items[0].category} · {mode}", total=len(items))
@@ -151,8 +152,8 @@ async def run_category(
 
     async def ask(item: BfclItem) -> Outcome:
         async with gate:
-            several = {"parallel_tool_calls": True} if parallel else {}
-            bound = model.bind_tools(item.tools, tool_choice=mode, **several)
+            once = {"parallel_tool_calls": False} if single else {}
+            bound = model.bind_tools(item.tools, tool_choice=mode, **once)
             message = await bound.ainvoke(item.messages)
         progress.advance(task)
         return judge(item, message, check)
@@ -204,13 +205,12 @@ def _caption(scores: Sequence[Score]) -> str:
 def open_models(arguments: argparse.Namespace, who: str) -> Iterator[BaseChatModel]:
     """Give the model to measure; its engine runs while the block does."""
     if who == "peer":
-        from bfcl_peer import open_peer
-
-        with open_peer(Path(arguments.model or embedded_model()), max_tokens=arguments.max_tokens) as peer:
+        where = Path(arguments.model or embedded_model())
+        with open_peer(where, max_tokens=arguments.max_tokens, parser=arguments.peer_parser) as peer:
             yield peer
         return
-    where = {key: getattr(arguments, key) for key in ("model", "base_url") if getattr(arguments, key)}
-    with ChatVLLM(**where, temperature=0.0, max_tokens=arguments.max_tokens) as model:
+    named = {key: getattr(arguments, key) for key in ("model", "base_url") if getattr(arguments, key)}
+    with ChatVLLM(**named, temperature=0.0, max_tokens=arguments.max_tokens) as model:
         yield model
 
 
@@ -232,7 +232,7 @@ async def measure(
                 if mode == "required" and items[0].answer is None:
                     continue  # a call is forced, and none is right: nothing to measure
                 outcomes, seconds = await run_category(
-                    model, items, mode, check, progress, arguments.concurrency, arguments.parallel
+                    model, items, mode, check, progress, arguments.concurrency, arguments.single
                 )
                 score = summarize(who, mode, items, outcomes, seconds)
                 scores.append(score)
@@ -276,7 +276,10 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--who", type=names, default=["ours"], metavar="A,B", help="ours,peer: ChatOpenAI on vLLM's server"
     )
-    parser.add_argument("--parallel", action="store_true", help="ask with parallel_tool_calls=True")
+    parser.add_argument(
+        "--peer-parser", choices=PARSERS, default="hermes", help="the server's tool parser (hermes)"
+    )
+    parser.add_argument("--single", action="store_true", help="ask with parallel_tool_calls=False")
     parser.add_argument("--max-tokens", type=int, default=256, help="longest answer (256)")
     parser.add_argument("--concurrency", type=int, default=64, help="requests in flight (64)")
     parser.add_argument("--json", action="store_true", help="print figures and every outcome as JSON")

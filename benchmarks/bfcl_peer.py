@@ -1,9 +1,12 @@
 """The peer of ``bfcl.py``: ``ChatOpenAI`` on vLLM's own server, set up as well as the model lets it be.
 
 The server is told everything that it can be told: ``--enable-auto-tool-choice``, a tool parser, and a chat
-template in that parser's format, since a model without a tool format of its own has none. Of the formats that
-fit a ChatML model, that of Hermes 2 Pro is the one that most such models were trained on. With
-``--tool-strict-level parameter`` its arguments are decoded under the tools' schemas, as ours are.
+template in that parser's format, since a model without a tool format of its own has none. Of vLLM's formats
+there is one of each kind that fits a ChatML model: Hermes 2 Pro's, which most such models were trained on,
+Python calls, and a JSON list, which SmolLM2's makers document and ``xlam`` reads. (``llama3_json`` refuses a
+tokenizer without ``<|python_tag|>``.) With ``--tool-strict-level parameter`` arguments are decoded under the
+tools' schemas, as ours are, where a parser has a structural tag; where it has none, vLLM does so itself for
+``required``.
 """
 
 from __future__ import annotations
@@ -25,17 +28,19 @@ from pydantic import SecretStr
 _START_SECONDS = 600
 _KEY = "a-key-for-the-benchmark"
 
-_TEMPLATE = Path(__file__).with_name("hermes.jinja")
+_TEMPLATES = Path(__file__).with_name("peer")
+PARSERS = tuple(sorted(path.stem for path in _TEMPLATES.glob("*.jinja")))
+"""vLLM's tool parsers for which there is a template."""
 
 
 @contextmanager
-def open_peer(model: Path, *, max_tokens: int, parser: str = "hermes") -> Iterator[ChatOpenAI]:
+def open_peer(model: Path, *, max_tokens: int, parser: str) -> Iterator[ChatOpenAI]:
     """Start vLLM's server on loopback and give the peer on it; the server ends with the block.
 
     Args:
         model: The model's directory.
         max_tokens: Longest answer.
-        parser: vLLM's name of the tool parser.
+        parser: The tool parser, one of :data:`PARSERS`.
 
     Raises:
         RuntimeError: The server did not start; the message ends with its log.
@@ -59,7 +64,7 @@ def open_peer(model: Path, *, max_tokens: int, parser: str = "hermes") -> Iterat
             "--tool-call-parser",
             parser,
             "--chat-template",
-            str(_TEMPLATE),
+            str(_TEMPLATES / f"{parser}.jinja"),
             "--tool-strict-level",
             "parameter",
         ]

@@ -29,6 +29,7 @@ COMMON: dict[str, Any] = {
 """Engine arguments of every process."""
 
 STREAMS = (1, 16)
+CYCLES = 3  # how often an engine is opened and closed: what is left behind each time is lost
 PORT = 8765
 
 
@@ -40,27 +41,38 @@ def ours(*, model: str, calls: list[int], tokens: int, born: float) -> dict[str,
     """``ChatVLLM`` in this process: start, speed, streams, memory."""
     from agent import ChatVLLM
 
-    memory: list[float] = []
     others = {name: value for name, value in COMMON.items() if name not in ("max_model_len", "dtype")}
-    chat = ChatVLLM(
-        model=model,
-        dtype=COMMON["dtype"],
-        max_model_len=COMMON["max_model_len"],
-        temperature=0.0,
-        ignore_eos=True,
-        max_tokens=tokens,
-        vllm_kwargs=others,
-        # What was imported stays, so the memory is compared from here.
-        on_stage=lambda stage: memory.append(resident()) if stage == "loading" else None,
-    )
+    memory: dict[str, Any] = {"before": None, "closed": []}
+
+    def loading(stage: str) -> None:
+        if stage == "loading" and memory["before"] is None:  # what was imported stays
+            memory["before"] = resident()
+
+    def opened() -> Any:
+        return ChatVLLM(
+            model=model,
+            dtype=COMMON["dtype"],
+            max_model_len=COMMON["max_model_len"],
+            temperature=0.0,
+            ignore_eos=True,
+            max_tokens=tokens,
+            vllm_kwargs=others,
+            on_stage=loading,
+        )
+
+    chat = opened()
     next(iter(chat.stream("Hello!", max_tokens=4)))
     first = time.time() - born
     figures: dict[str, Any] = {"first_token_s": first, "tokens_per_s": speeds(chats(chat), calls)}
     figures["stream"] = {str(streams): stream_costs(chat, streams, tokens // 2) for streams in STREAMS}
-    memory.append(resident())
-    chat.close()
-    del chat
-    memory.append(resident())
+    memory["open"] = resident()
+    for again in range(CYCLES):
+        if again:
+            chat = opened()
+            asyncio.run(chats(chat)(16))
+        chat.close()
+        del chat
+        memory["closed"].append(resident())
     return {**figures, "memory_mb": memory}
 
 

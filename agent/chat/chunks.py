@@ -13,6 +13,7 @@ from agent.chat.candidates import FoundCall
 from agent.chat.expected import Expected
 from agent.chat.responses import metadata, reasoning_of, usage_metadata
 from agent.engines.base import Response
+from agent.formats.json_text import JsonScanner
 from agent.formats.text.reader import new_call_id
 
 
@@ -132,20 +133,8 @@ def mismatched_ending(text: str) -> str:
         pass
     else:
         return ""
-    inside, escaped, stack = False, False, []
-    for character in text:
-        if inside:
-            if escaped:
-                escaped = False
-            elif character == "\\":
-                escaped = True
-            elif character == '"':
-                inside = False
-        elif character == '"':
-            inside = True
-        elif character in "{[":
-            stack.append(character)
-        elif character in "}]" and stack:
-            stack.pop()
-    close_string = ('\\"' if escaped else '"') if inside else ""
-    return close_string + ("}" if stack and stack[-1] == "[" else "]")
+    scanner = JsonScanner()
+    while (end := scanner.scan(text)) is not None:  # more stands behind the first value
+        text = text[end:]
+    close_string = ('\\"' if scanner.escaped else '"') if scanner.inside_string else ""
+    return close_string + ("}" if scanner.open.endswith("[") else "]")

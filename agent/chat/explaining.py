@@ -49,10 +49,10 @@ async def explanation(session: Session, request: Mapping[str, Any]) -> Explanati
     Raises:
         RequestError: The engine refuses the request, or cannot explain.
     """
-    _, info, protocol = await session.ready()
+    calling, info, protocol = await session.ready()
     engine, _ = await session.started()
     safe = ContentAsData(engine, info)
-    requests = await TextToolEngine(safe).plan(request) if protocol == "text" else [dict(request)]
+    requests = await calling.plan(request) if isinstance(calling, TextToolEngine) else [dict(request)]
     first, *others = [await safe.explain(one) for one in requests]
     return Explanation(
         prompt=first.prompt,

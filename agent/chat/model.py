@@ -128,7 +128,7 @@ class ChatVLLM(ChatCounting):
             tools: Functions, LangChain tools, Pydantic classes or JSON schemas.
             tool_choice: ``"auto"`` (the default: answer or call), ``"none"``, ``"required"`` (or ``"any"``),
                 or the name of the one tool to call.
-            parallel_tool_calls: False for at most one call per answer.
+            parallel_tool_calls: False for at most one call per answer; otherwise as many as are asked for.
             strict: OpenAI's mark that arguments must fit their schema, passed on; on vLLM they do anyway.
             kwargs: Further arguments of each call.
 

@@ -16,6 +16,7 @@ from agent.engines.loop import EngineLoop
 from agent.errors import ConfigurationError, EngineClosedError, EngineDeadError
 from agent.formats.content import ContentAsData
 from agent.formats.text.engine import TextToolEngine
+from agent.formats.text.unaided import needs_help
 
 Opener: TypeAlias = Callable[[], Engine]
 
@@ -83,7 +84,9 @@ class Session:
                 msg = f"protocol='native' cannot be used with {info.model}: {info.tool_problem}"
             raise ConfigurationError(msg)
         safe = ContentAsData(engine, info)
-        return (TextToolEngine(safe) if protocol == "text" else safe), info, protocol
+        if protocol == "text":
+            return TextToolEngine(safe, helped=needs_help(info.parameters)), info, protocol
+        return safe, info, protocol
 
     def close(self) -> None:
         """Give the engine back; the last model on it frees its memory. May be called twice."""

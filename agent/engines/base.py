@@ -40,6 +40,9 @@ class EngineInfo:
     max_model_len: int | None = None
     """Tokens of prompt and answer together that fit one request; None where it is unknown."""
 
+    parameters: int | None = None
+    """How many parameters the model has; None where it is unknown."""
+
     chat_template: str | None = None
     """The Jinja source of the model's chat template; None where the model has none or it is unknown."""
 

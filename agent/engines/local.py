@@ -158,6 +158,7 @@ class LocalEngine:
             kind="in-process",
             model=self.config.model,
             max_model_len=model.max_model_len,
+            parameters=await asyncio.to_thread(_parameters_of, self.config.model),
             chat_template=choice.chat_template,
             control_tokens=model.control_tokens,
             tool_parser=choice.tool_parser,
@@ -256,6 +257,12 @@ def _check_fit(arguments: dict[str, Any]) -> None:
     from agent.catalogue.preflight import check_fit
 
     check_fit(arguments)
+
+
+def _parameters_of(model: str) -> int | None:
+    from agent.catalogue.size import parameters_of
+
+    return parameters_of(model)
 
 
 def _quieten() -> None:

@@ -7,26 +7,28 @@ class JsonScanner:
     """Finds the end of a JSON object or array in text that comes in pieces and begins with its bracket."""
 
     def __init__(self) -> None:
-        self._depth = 0
-        self._inside_string = False
-        self._escaped = False
+        self.open = ""
+        """The brackets that are open, the innermost one last."""
+        self.inside_string = False
+        self.escaped = False
+        """Whether the next character is escaped by a backslash before it."""
 
     def scan(self, text: str) -> int | None:
         """Return the position after the closing bracket; None while it is open."""
         for position, character in enumerate(text):
-            if self._inside_string:
-                if self._escaped:
-                    self._escaped = False
+            if self.inside_string:
+                if self.escaped:
+                    self.escaped = False
                 elif character == "\\":
-                    self._escaped = True
+                    self.escaped = True
                 elif character == '"':
-                    self._inside_string = False
+                    self.inside_string = False
             elif character == '"':
-                self._inside_string = True
+                self.inside_string = True
             elif character in "{[":
-                self._depth += 1
+                self.open += character
             elif character in "}]":
-                self._depth -= 1
-                if self._depth <= 0:
+                self.open = self.open[:-1]
+                if not self.open:
                     return position + 1
         return None

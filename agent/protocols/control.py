@@ -19,19 +19,6 @@ from typing import Any
 BREAK = "\u2060"
 """What breaks a control text."""
 
-# How control tokens look. With it they are told from ordinary words that a tokenizer was extended by, and
-# found in a template whose model writes them with ordinary tokens (Llama 2's "[INST]").
-_SHAPES = (
-    r"<\|[^|<>\s]{1,40}\|?>",  # <|im_start|>, <|turn>
-    r"<[^|<>\s]{1,40}\|>",  # <turn|>
-    r"</?｜[^<>\s]{1,40}>",  # <｜User｜>
-    r"\[/?[A-Z][A-Z_]{2,30}\]",  # [INST], [/TOOL_RESULTS]
-    r"<</?SYS>>",
-    r"</?[a-z]+(?:[_:][a-z]+)+>",  # <tool_call>, <start_of_turn>, <minimax:tool_call>
-    r"</?(?:s|bos|eos|pad|unk|mask|think|tools|function_calls|functions)>",
-)
-_SHAPE = re.compile("|".join(_SHAPES))
-
 WELL_KNOWN = (
     *("<s>", "</s>", "<pad>", "<unk>", "<bos>", "<eos>", "<mask>", "<|endoftext|>", "<|begin_of_text|>"),
     *(
@@ -54,7 +41,8 @@ WELL_KNOWN = (
     *("<|system|>", "<|user|>", "<|assistant|>", "<|tool|>", "<|/tool|>", "<|tool_call|>", "<|/tool_call|>"),
     *("<|tool_response|>", "<|observation|>", "<|start_of_role|>", "<|end_of_role|>", "<|tool_call_start|>"),
     *("<|tool_call_end|>", "<|tool_list_start|>", "<|tool_list_end|>", "<|action_start|>", "<|action_end|>"),
-    *("<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>", "<think>", "</think>", "<tools>"),
+    *("<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>", "<think>", "</think>"),
+    *("<tools>", "</tools>", "<functions>", "</functions>"),
     *(
         "<｜begin▁of▁sentence｜>",
         "<｜end▁of▁sentence｜>",
@@ -73,6 +61,22 @@ WELL_KNOWN = (
     *("<|fim_prefix|>", "<|fim_middle|>", "<|fim_suffix|>", "<|repo_name|>", "<|file_sep|>", "<|image|>"),
 )
 """Control tokens of the families that people run, for a server that does not tell its own."""
+
+# How control tokens look. With it they are told from ordinary words that a tokenizer was extended by, and
+# found in a template whose model writes them with ordinary tokens (Llama 2's "[INST]"). Well-known ones that
+# look like something else («<s>» is HTML, too) are named by themselves.
+_SHAPES = (
+    r"<\|[^|<>\s]{1,40}\|?>",  # <|im_start|>, <|turn>
+    r"<[^|<>\s]{1,40}\|>",  # <turn|>
+    r"</?｜[^<>\s]{1,40}>",  # <｜User｜>
+    r"\[/?[A-Z][A-Z_]{2,30}\]",  # [INST], [/TOOL_RESULTS]
+    r"<</?SYS>>",
+    r"</?[a-z]+(?:[_:][a-z]+)+>",  # <tool_call>, <start_of_turn>, <minimax:tool_call>
+)
+_REGULAR = re.compile("|".join(_SHAPES))
+_SHAPE = re.compile(
+    "|".join([*_SHAPES, *(re.escape(text) for text in WELL_KNOWN if not _REGULAR.fullmatch(text))])
+)
 
 _MEDIA = frozenset({"image_url", "input_audio", "audio_url", "video_url", "image", "audio", "video", "file"})
 

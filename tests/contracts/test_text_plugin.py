@@ -113,6 +113,10 @@ def test_auto_holds_a_call_that_has_begun_to_a_bound_tool(kind: Any) -> None:
     assert not accepts(grammar, 'TOOL_CALL: {"name": "delete_all", "arguments": {}}')
     assert not accepts(grammar, CALL.replace('"Rome"', "7"))
     assert not accepts(grammar, "TOOL_CALL: maybe")
+    single = held(kind, parallel_tool_calls=False)
+    assert accepts(single, "Good morning. What a day!")
+    assert accepts(single, f"Let me see.\n{CALL}")
+    assert not accepts(single, f"{CALL}\n{CALL}")
 
 
 def test_required_and_named_write_nothing_else(kind: Any) -> None:

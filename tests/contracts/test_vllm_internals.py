@@ -5,7 +5,9 @@ When one of these fails after an upgrade of vLLM, read what moved, change that p
 
 from __future__ import annotations
 
+import gc
 import inspect
+import weakref
 from importlib import import_module
 from typing import Any
 
@@ -298,3 +300,34 @@ def test_a_core_that_shuts_down_ends_the_distributed_state() -> None:
     assert "cleanup_dist_env_and_memory()" in inspect.getsource(core.EngineCore.shutdown), (
         "agent/engines/inprocess/core.py keeps a core from ending the others by replacing this call"
     )
+
+
+def test_the_caches_that_hold_tokenizers_are_caches_of_functions() -> None:
+    from agent.engines.inprocess.caches import HOLDING_TOKENIZERS
+
+    for function in HOLDING_TOKENIZERS:
+        expect(callable(getattr(function, "cache_clear", None)), f"{function!r} is no cache any more")
+
+
+def test_what_the_functions_of_a_tokenizer_hold_is_let_go_of() -> None:
+    from vllm.utils.func_utils import supports_kw
+
+    from agent.engines.inprocess.caches import forget_tokenizers
+
+    class Pool:
+        """In the place of a renderer's tokenizers, which its functions hold as vLLM writes them."""
+
+    def made() -> tuple[weakref.ref[Pool], Any]:
+        pool = Pool()
+        return weakref.ref(pool), lambda tools: pool
+
+    pool, function = made()
+    supports_kw(function, "tools")
+    del function
+    gc.collect()
+    assert pool() is not None, (
+        "vLLM's cache does not hold it any more: agent/engines/inprocess/caches.py can go"
+    )
+    forget_tokenizers()
+    gc.collect()
+    assert pool() is None

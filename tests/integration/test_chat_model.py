@@ -15,6 +15,7 @@ from pydantic import BaseModel
 
 from agent import ChatVLLM, create_vllm_chat_model
 from agent.catalogue.embedded import embedded_model
+from agent.chat.requests import wire_tools
 from agent.errors import (
     ConfigurationError,
     EngineClosedError,
@@ -22,6 +23,8 @@ from agent.errors import (
     StructuredOutputError,
     UnsupportedInputError,
 )
+from agent.formats.content import ContentAsData
+from agent.formats.text.engine import TextToolEngine
 from tools import default_registry
 
 pytestmark = pytest.mark.engine
@@ -98,6 +101,27 @@ def test_required_calls_even_where_nothing_fits(real_model: ChatVLLM, tools: lis
     message = real_model.bind_tools(tools, tool_choice="required").invoke("Hello!")
     assert isinstance(message, AIMessage)
     assert message.tool_calls or message.invalid_tool_calls  # it may run into the token limit
+
+
+def test_a_model_that_decides_by_itself_is_held_to_the_tools(
+    real_model: ChatVLLM, tools: list[BaseTool]
+) -> None:
+    """What a larger model is asked works on vLLM; the embedded one cannot use it."""
+    session, wired = real_model._session, wire_tools(tools)
+
+    async def asked(choice: str) -> dict[str, Any]:
+        engine, info = await session.started()
+        unaided = TextToolEngine(ContentAsData(engine, info), helped=False)
+        messages = [{"role": "user", "content": "What is 15 * 23?"}]
+        settings = {"temperature": 0, "max_tokens": 48, "parallel_tool_calls": False}
+        request = {"messages": messages, "tools": wired, "tool_choice": choice, **settings}
+        [answer] = (await unaided.chat(request))["choices"]
+        return dict(answer)
+
+    [call] = session.loop.run(asked("required"))["message"]["tool_calls"]
+    assert call["function"]["name"] in {tool.name for tool in tools}
+    free = session.loop.run(asked("auto"))
+    assert free["message"]["content"] or free["message"]["tool_calls"]
 
 
 def test_a_result_is_used_in_the_answer(real_model: ChatVLLM, tools: list[BaseTool]) -> None:

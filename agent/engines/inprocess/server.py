@@ -27,6 +27,7 @@ from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.core_client import EngineCoreClient
 
 from agent.engines.base import Explained, Request, Response, StageCallback
+from agent.engines.inprocess.caches import forget_tokenizers
 from agent.engines.inprocess.core import ThreadCoreClient
 from agent.engines.inprocess.platform import with_platform_defaults
 from agent.engines.inprocess.protocol import check_parser_names, chosen, explained, probed
@@ -244,6 +245,7 @@ class InProcessServer:
         self._state = State()  # drops the serving layer, and with it the last references to the model
         if llm is not None:
             llm.shutdown()
+            forget_tokenizers()
 
     @staticmethod
     def return_device_memory() -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
+from agent.catalogue.size import parameters_of
 from agent.engines.base import EngineInfo
 from agent.engines.remote.connection import CHAT, Connection, RefusedError
 from agent.errors import ConfigurationError, ModelNotFoundError
@@ -40,7 +42,8 @@ async def discover(connection: Connection, wanted: str | None) -> tuple[EngineIn
         kind="remote",
         model=model,
         max_model_len=card.get("max_model_len"),
-        chat_template=template if isinstance(template, str) else None,
+        parameters=await asyncio.to_thread(parameters_of, _text(card.get("root")), model),
+        chat_template=_text(template),
         control_tokens=_control_tokens(tokenizer) or await _told_by_tokens(connection, model, is_vllm),
         tool_parser="server" if not is_vllm or await _parses_tools(connection, model) else None,
         version=f"vLLM {version.get('version', '')}".strip() if is_vllm else connection.address,
@@ -132,6 +135,10 @@ async def _optional(connection: Connection, path: str) -> Mapping[str, Any]:
         answer = await connection.json("GET", path)
         return answer if isinstance(answer, dict) else {}
     return {}
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) else None
 
 
 def _control_tokens(tokenizer: Mapping[str, Any]) -> tuple[str, ...]:

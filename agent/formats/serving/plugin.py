@@ -7,7 +7,6 @@ once it has written the marker of a call, the rest of the line is held to a boun
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
@@ -24,7 +23,8 @@ from vllm.sampling_params import StructuredOutputsParams
 from vllm.tool_parsers import ToolParser, ToolParserManager
 
 from agent.formats.text.grammar import call_grammar
-from agent.formats.text.reader import MARKER, CallReader, Delta
+from agent.formats.text.reader import CallReader, Delta
+from agent.formats.text.unaided import call_tags
 
 
 @ToolParserManager.register_module(["vllm_agent_text"])
@@ -46,11 +46,14 @@ class TextToolParser(ToolParser):  # type: ignore[misc]  # vLLM is untyped for m
             return request
         if request.structured_outputs is not None or request.response_format is not None:
             return request
-        calls: Literal["one", "any"] = "one" if request.parallel_tool_calls is False else "any"
+        several = request.parallel_tool_calls is not False
+        calls: Literal["one", "any"] = "any" if several else "one"
         if choice == "required":
             request.structured_outputs = StructuredOutputsParams(grammar=call_grammar(tools, calls=calls))
         elif choice in (None, "auto"):
-            request.structured_outputs = StructuredOutputsParams(structural_tag=call_tags(tools))
+            request.structured_outputs = StructuredOutputsParams(
+                structural_tag=call_tags(tools, several=several)
+            )
         else:
             named = [tool for tool in tools if tool["function"]["name"] == choice.function.name]
             request.structured_outputs = StructuredOutputsParams(grammar=call_grammar(named, calls="one"))
@@ -124,19 +127,3 @@ class TextToolParser(ToolParser):  # type: ignore[misc]  # vLLM is untyped for m
 def wire(tools: Iterable[Any]) -> list[dict[str, Any]]:
     """Return vLLM's records of tools in wire form."""
     return [{"type": "function", "function": tool.function.model_dump(exclude_none=True)} for tool in tools]
-
-
-def call_tags(tools: Sequence[dict[str, Any]]) -> str:
-    """Return xgrammar's structural tag that holds a line to a call, once its marker is written."""
-    tag = {
-        "type": "tag",
-        "begin": MARKER,
-        "content": {"type": "grammar", "grammar": _after_marker(call_grammar(tools, calls="one"))},
-        "end": "",
-    }
-    form = {"type": "triggered_tags", "triggers": [MARKER], "tags": [tag]}
-    return json.dumps({"type": "structural_tag", "format": form}, ensure_ascii=False)
-
-
-def _after_marker(grammar: str) -> str:
-    return grammar.replace(f'"{MARKER} {{', '" {')

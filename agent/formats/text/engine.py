@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from typing import Any, Literal, TypeAlias
 
-from agent.engines.base import Request, Response
+from agent.engines.base import Engine, Request, Response
 from agent.formats.around import EngineAround
 from agent.formats.text.candidates import comparable, likeliest, stream_likeliest
 from agent.formats.text.copying import copied_string_rules, words_of
@@ -16,6 +16,7 @@ from agent.formats.text.options import with_options
 from agent.formats.text.prompt import answer_prompt, call_prompt
 from agent.formats.text.reader import MARKER, CallReader
 from agent.formats.text.repeats import countable, times_asked_for
+from agent.formats.text.unaided import own_decision
 
 Calls: TypeAlias = Literal["each", "one", "any"]
 """How often tools are called; see :func:`agent.formats.text.grammar.call_grammar`."""
@@ -28,7 +29,13 @@ class TextToolEngine(EngineAround):
 
     Args:
         engine: The engine that writes the text.
+        helped: Whether decisions are taken from the model that a small one cannot make; see
+            :mod:`agent.formats.text.unaided`.
     """
+
+    def __init__(self, engine: Engine, *, helped: bool = True) -> None:
+        super().__init__(engine)
+        self._helped = helped
 
     async def chat(self, request: Request) -> Response:
         """Answer one request whole; see :class:`agent.engines.base.Engine`."""
@@ -59,8 +66,17 @@ class TextToolEngine(EngineAround):
         if "prompt" in request:
             return await self._engine.render(request)
         tools = request.get("tools") or ()
-        messages = call_prompt(request["messages"], tools) if tools else answer_prompt(request["messages"])
+        messages = self._call_prompt(request) if tools else answer_prompt(request["messages"])
         return await self._engine.render(_plain(request, messages))
+
+    def _call_prompt(self, request: Request) -> list[Any]:
+        return call_prompt(request["messages"], request["tools"], examples=self._helped)
+
+    def _call(self, request: Request) -> dict[str, Any]:
+        """Return the request of which the answer may be calls, without what holds it to them."""
+        call = _plain(request, self._call_prompt(request))
+        call.pop("response_format", None)  # it is about the answer in words
+        return call
 
     async def plan(self, request: Request) -> list[dict[str, Any]]:
         """Return the requests that the engine below would be given, one for each way to answer."""
@@ -69,34 +85,40 @@ class TextToolEngine(EngineAround):
     async def _plan(self, request: Request) -> tuple[list[dict[str, Any]], bool]:
         """Return requests without tools, of whose answers the likeliest counts, and whether it has calls."""
         messages, tools = request["messages"], request.get("tools") or ()
+        if not self._helped and tools and (own := own_decision(request)):
+            return [{**self._call(request), "structured_outputs": own}], True
         asked, calls = await self._choose(request)
         if not asked:
             answer = _plain(request, answer_prompt(messages))
             if tools:  # a small model that has seen calls in the conversation would write more of them
                 answer["bad_words"] = [*answer.get("bad_words", ()), MARKER.rstrip(":")]
             return [answer], False
-        call = _plain(request, call_prompt(messages, tools))
-        call.pop("response_format", None)  # it is about the answer in words
-        words = words_of(messages) if comparable(request) else []
+        call = self._call(request)
+        words = words_of(messages) if self._helped and comparable(request) else []
         if words and messages[-1]["role"] == "user":
-            asked, calls = await self._as_asked(call, asked, calls, words_of(messages[-1:]))
+            often = request.get("parallel_tool_calls") is not False and calls != "one"
+            asked, calls = await self._as_asked(call, asked, calls, words_of(messages[-1:]), often=often)
         grammars = [call_grammar(asked, calls=calls)]
         if takes_text(grammars[0]) and (strings := copied_string_rules(words)):
             grammars.append(call_grammar(asked, calls=calls, strings=strings))
         return [{**call, "structured_outputs": {"grammar": grammar}} for grammar in grammars], True
 
     async def _as_asked(
-        self, call: Request, tools: Sequence[Any], calls: Calls, question: Sequence[str]
+        self, call: Request, tools: Sequence[Any], calls: Calls, question: Sequence[str], *, often: bool
     ) -> tuple[Sequence[Any], Calls]:
-        """Return each tool as often, and with those optional parameters, as the question asks for."""
-        if calls == "any":
-            if len(tools) > 1 or not countable(tools[0]):
-                return tools, calls  # the model decides
-            times = await times_asked_for(self._engine, call, tools[0], question)
-            if times > 1:  # each of them with options of its own
-                return [*tools] * times, "each"
-        fixed = await asyncio.gather(*(with_options(self._engine, call, tool, question) for tool in tools))
-        return fixed, "each" if calls == "any" else calls
+        """Return each tool as often (at most once, if not ``often``), and with those optional parameters, as
+        the question asks for."""
+        if calls == "any" and not any(map(countable, tools)):
+            return tools, calls  # the model decides
+        times = await times_asked_for(self._engine, call, tools, question) if often else [1] * len(tools)
+
+        async def fixed(tool: Any, count: int) -> list[Any]:
+            if count > 1:  # each of them with options of its own
+                return [tool] * count
+            return [await with_options(self._engine, call, tool, question)]
+
+        asked = await asyncio.gather(*map(fixed, tools, times))
+        return [tool for same in asked for tool in same], "each" if calls == "any" else calls
 
     async def _choose(self, request: Request) -> tuple[Sequence[Any], Calls]:
         """Return the tools that are to be called, and how often."""
@@ -107,7 +129,8 @@ class TextToolEngine(EngineAround):
         if isinstance(choice, dict):
             return [tool for tool in tools if tool["function"]["name"] == choice["function"]["name"]], "one"
         if choice == "required" and (len(tools) == 1 or request["messages"][-1]["role"] != "user"):
-            return tools, "any" if parallel else "one"
+            several: Calls = "each" if len(tools) == 1 and parallel is not False else "one"
+            return tools, "any" if parallel else several
         most = 1 if parallel is False else _MOST_TOOLS
         asked = await tools_asked_for(
             self._engine, request["messages"], tools, least=int(choice == "required"), most=most

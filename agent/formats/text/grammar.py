@@ -65,10 +65,10 @@ def call_grammar(
 
 
 def takes_text(grammar: str) -> bool:
-    """Whether calls under this grammar have texts that the schemas do not prescribe."""
+    """Whether calls under this grammar have texts, or rows of values, that the schemas do not prescribe."""
     rules = (line.partition(" ::= ") for line in grammar.splitlines())
     return any(
-        re.search(r"\b(string|any|key)\b", re.sub(r'"(?:[^"\\]|\\.)*"', "", body))
+        re.search(r"\b(string|any|key|array_\d+)\b", re.sub(r'"(?:[^"\\]|\\.)*"', "", body))
         for name, _, body in rules
         if name not in _BASE_RULES
     )

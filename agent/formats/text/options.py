@@ -102,6 +102,8 @@ def _asked_for(
         return {}
     kept = {}
     for name in names:
+        if name not in arguments:  # the engine does not hold to grammars
+            continue
         value = arguments[name]
         rest = {key: other for key, other in arguments.items() if key != name}
         known = {str(other) for other in single_values(rest)}

@@ -36,12 +36,20 @@ _EXAMPLES = (
 )
 
 
-def call_prompt(messages: Sequence[Message], tools: Sequence[Tool]) -> list[Message]:
-    """Return the messages from which the model writes calls."""
+def call_prompt(
+    messages: Sequence[Message], tools: Sequence[Tool], *, examples: bool = True
+) -> list[Message]:
+    """Return the messages from which the model writes calls.
+
+    Args:
+        messages: The conversation, in wire form.
+        tools: The tools, in wire form.
+        examples: Whether the model may need examples of calls.
+    """
     system, rest = _split_system(messages)
     block = f"{_list_tools(tools)}\n\n{_INSTRUCTIONS}"
     flat: list[Message] = [{"role": "system", "content": f"{system}\n\n{block}" if system else block}]
-    if any(_takes_one_text(tool) for tool in tools):
+    if examples and any(_takes_one_text(tool) for tool in tools):
         for question, name, arguments in _EXAMPLES:
             flat.append({"role": "user", "content": question})
             flat.append({"role": "assistant", "content": _line(name, json.dumps(arguments))})
@@ -76,7 +84,7 @@ def answer_prompt(messages: Sequence[Message]) -> list[Message]:
             flat.append({"role": message["role"], "content": content})
     for message in flat:
         if message.get("results"):
-            message["content"] += f"\n\n{_ANSWER_NOW}"
+            message["content"] = _followed(message["content"], "\n\n", _ANSWER_NOW)
     return _plain(flat)
 
 
@@ -128,7 +136,17 @@ def _add_result(flat: list[Message], result: str) -> None:
         flat.append({"role": "user", "content": result, "results": True})
         return
     between = "\n" if last.get("results") else "\n\n"
-    flat[-1] = {"role": "user", "content": f"{text_of(last['content'])}{between}{result}", "results": True}
+    flat[-1] = {"role": "user", "content": _followed(last["content"], between, result), "results": True}
+
+
+def _followed(content: Any, between: str, text: str) -> Any:
+    """Return a content with more text behind it; images and other blocks stay."""
+    if isinstance(content, str):
+        return f"{content}{between}{text}"
+    *others, last = content
+    if last.get("type") == "text":
+        return [*others, {**last, "text": f"{last['text']}{between}{text}"}]
+    return [*content, {"type": "text", "text": text}]
 
 
 def _plain(flat: Sequence[Message]) -> list[Message]:

@@ -7,14 +7,20 @@ a second call repeats the first or makes its values up. So a second call counts 
 - the conversation contains what is new in it, and
 - something in it is new: no earlier call has used it.
 
-A few calls are written in one go, and counted until the first one that does not count. This is asked only
-where the caller wants several calls (``parallel_tool_calls=True``), because it takes a generation of its own.
+A few calls are written in one go, and counted until the first one that does not count. Where a question is
+about several tools, what the first call of another one says is nothing new: «the area of a circle of 5 and of
+a square of 7» asks for one call of each.
+
+Several calls are what clients of OpenAI's API expect by default, so this is asked of every question that
+calls a tool, unless ``parallel_tool_calls`` is False; it takes a short generation of its own.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from typing import Any
 
 from agent.engines.base import Engine, Request
 from agent.formats.text.copying import copied_string_rules, said, single_values
@@ -30,28 +36,38 @@ def countable(tool: Tool) -> bool:
     return bool((tool["function"].get("parameters") or {}).get("required"))
 
 
-async def times_asked_for(engine: Engine, request: Request, tool: Tool, words: Sequence[str]) -> int:
-    """Return how many calls of the tool the conversation asks for: at least 1.
+async def times_asked_for(
+    engine: Engine, request: Request, tools: Sequence[Tool], words: Sequence[str]
+) -> list[int]:
+    """Return for each tool how many calls of it the conversation asks for: at least 1.
 
     Args:
         engine: The engine that writes the calls.
-        request: A request of which the answer is a call of the tool.
-        tool: The tool, in wire form.
+        request: A request of which the answer is calls of the tools.
+        tools: The tools, in wire form.
         words: Words, blanks and marks of the conversation, as :func:`agent.formats.text.copying.words_of`
             gives them.
     """
-    if not countable(tool):
-        return 1
-    required = tool["function"]["parameters"]["required"]
     strings = copied_string_rules(words)
-    for calls in (_FIRST, _MOST):
+
+    async def written(tool: Tool, calls: int) -> list[list[Any]]:
+        if not countable(tool):
+            return []
+        required = tool["function"]["parameters"]["required"]
         grammar = call_grammar([_without_options(tool, required)] * calls, calls="each", strings=strings)
         settings = {"temperature": 0.0, "structured_outputs": {"grammar": grammar}}
         response = await engine.chat({**request, **settings})
-        counted = _counted(response["choices"][0]["message"].get("content") or "", words)
-        if counted < calls:
-            break
-    return counted
+        return _values(response["choices"][0]["message"].get("content") or "")
+
+    async def counted(tool: Tool, first: list[list[Any]], others: list[list[list[Any]]]) -> int:
+        taken = {str(value) for calls in others for value in (calls or [[]])[0]}
+        times = _counted(first, words, taken)
+        return _counted(await written(tool, _MOST), words, taken) if times == _FIRST else times
+
+    firsts = await asyncio.gather(*(written(tool, _FIRST) for tool in tools))
+    return await asyncio.gather(
+        *(counted(tool, firsts[i], [*firsts[:i], *firsts[i + 1 :]]) for i, tool in enumerate(tools))
+    )
 
 
 def _without_options(tool: Tool, required: Sequence[str]) -> Tool:
@@ -63,14 +79,21 @@ def _without_options(tool: Tool, required: Sequence[str]) -> Tool:
     }
 
 
-def _counted(text: str, words: Sequence[str]) -> int:
-    used: set[str] = set()
-    count = 0
+def _values(text: str) -> list[list[Any]]:
+    """Return the single values of each call in the text, up to one that was cut off."""
+    found = []
     for line in text.split(MARKER)[1:]:
         try:
-            values = list(single_values(json.loads(line)["arguments"]))
-        except (ValueError, KeyError):  # it was cut off
+            found.append(single_values(json.loads(line)["arguments"]))
+        except (ValueError, KeyError):
             break
+    return found
+
+
+def _counted(calls: Sequence[Sequence[Any]], words: Sequence[str], taken: Collection[str]) -> int:
+    used = set(taken)
+    count = 0
+    for values in calls:
         new = [value for value in values if str(value) not in used]
         if count and (not new or not all(said(value, words) for value in new)):
             break

@@ -154,8 +154,9 @@ class TestTextToolEngine:
         ask = {"type": "function", "function": {"name": "ask", "parameters": parameters}}
         line = 'TOOL_CALL: {"name": "ask", "arguments": {"text": "How"}}'
         for more, copying in (
-            ({}, [False, True]),
-            ({"parallel_tool_calls": True}, [True, False, True]),  # how often, then both ways
+            ({"parallel_tool_calls": False}, [False, True]),
+            ({}, [True, False, True]),  # how often, then both ways
+            ({"parallel_tool_calls": True}, [True, False, True]),
             ({"n": 2}, [False]),
             ({"logprobs": True}, [False]),
         ):
@@ -180,6 +181,6 @@ class TestTextToolEngine:
         ):
             inner = Likely({}, *written)
             request = {"messages": messages, "tools": [double], "tool_choice": "required"}
-            await TextToolEngine(inner).chat({**request, "parallel_tool_calls": True})
+            await TextToolEngine(inner).chat(request)
             root = inner.requests[-1]["structured_outputs"]["grammar"].split("\n")[0]
             assert root.count("call_") == count

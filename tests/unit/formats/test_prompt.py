@@ -75,6 +75,28 @@ def test_answers_see_results_and_no_calls() -> None:
     ]
 
 
+def test_a_result_leaves_the_image_of_the_question() -> None:
+    image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
+    result = {"role": "tool", "name": "add", "tool_call_id": "1", "content": "3"}
+    call = {"role": "assistant", "content": "", "tool_calls": [CALL]}
+    asked = {"type": "text", "text": "How many?"}
+    first, last = (
+        [{"role": "user", "content": blocks}, call, result] for blocks in ([image, asked], [image])
+    )
+    now = "Answer the question with the tool result."
+    assert answer_prompt(first)[0]["content"] == [
+        image,
+        {"type": "text", "text": f"How many?\n\nTool Result (add): 3\n\n{now}"},
+    ]
+    assert answer_prompt(last)[0]["content"] == [
+        image,
+        {"type": "text", "text": f"Tool Result (add): 3\n\n{now}"},
+    ]
+    later = [*first, {"role": "assistant", "content": "3"}, {"role": "user", "content": [image, asked]}, call]
+    assert answer_prompt([*later, result])[-1]["content"][0] == image
+    assert first[0]["content"] == [image, asked]  # the conversation itself is not changed
+
+
 def test_every_turn_begins_with_the_turn_before() -> None:
     for prompt in (lambda messages: call_prompt(messages, [ADD, SEARCH]), answer_prompt):
         later = prompt(CONVERSATION)

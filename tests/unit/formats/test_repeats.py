@@ -38,7 +38,8 @@ async def times(calls: Sequence[tuple[Any, Any]], question: str = BOTH) -> tuple
     written = [{"artist": artist, "minutes": minutes} for artist, minutes in calls]
     engine = ScriptedEngine([lines(written[:2]), lines(written[:4])])
     words = words_of([{"role": "user", "content": question}])
-    return await times_asked_for(engine, {"messages": []}, PLAY, words), engine
+    [count] = await times_asked_for(engine, {"messages": []}, [PLAY], words)
+    return count, engine
 
 
 @pytest.mark.parametrize(
@@ -72,7 +73,7 @@ async def test_a_call_that_is_cut_off_does_not_count() -> None:
         [lines([{"artist": "Abba", "minutes": 20}]) + '\nTOOL_CALL: {"name": "play", "arg']
     )
     words = words_of([{"role": "user", "content": BOTH}])
-    assert await times_asked_for(engine, {"messages": []}, PLAY, words) == 1
+    assert await times_asked_for(engine, {"messages": []}, [PLAY], words) == [1]
 
 
 async def test_a_tool_without_required_parameters_is_called_once() -> None:
@@ -81,5 +82,23 @@ async def test_a_tool_without_required_parameters_is_called_once() -> None:
         {"function": {"name": "now"}},
         {"function": {"name": "now", "parameters": {"properties": {"a": {}}}}},
     ):
-        assert await times_asked_for(engine, {"messages": []}, tool, ["word"]) == 1
+        assert await times_asked_for(engine, {"messages": []}, [tool], ["word"]) == [1]
     assert engine.requests == []
+
+
+async def test_what_another_tool_is_asked_for_is_nothing_new() -> None:
+    def area(name: str) -> dict[str, Any]:
+        parameters = {"type": "object", "properties": {"size": {"type": "integer"}}, "required": ["size"]}
+        return {"type": "function", "function": {"name": name, "parameters": parameters}}
+
+    def written(name: str, *sizes: int) -> str:
+        return "\n".join(f'TOOL_CALL: {{"name": "{name}", "arguments": {{"size": {n}}}}}' for n in sizes)
+
+    async def counts(question: str, circle: Sequence[int], square: Sequence[int]) -> list[int]:
+        firsts = [written("circle", *circle[:2]), written("square", *square[:2])]
+        engine = ScriptedEngine([*firsts, written("circle", *circle)])
+        words = words_of([{"role": "user", "content": question}])
+        return await times_asked_for(engine, {"messages": []}, [area("circle"), area("square")], words)
+
+    assert await counts("Areas of a circle of 5 and a square of 7?", [5, 7], [7, 5]) == [1, 1]
+    assert await counts("Of circles of 5 and 6, and a square of 7?", [5, 6, 7, 5], [7, 5]) == [2, 1]

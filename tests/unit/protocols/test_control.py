@@ -168,4 +168,6 @@ def test_words_that_a_tokenizer_was_extended_by_are_no_control_tokens() -> None:
 
 
 def test_the_well_known_ones_look_like_it() -> None:
-    assert [text for text in WELL_KNOWN if not looks_like_control(text)] == ["｜DSML｜"]
+    assert [text for text in WELL_KNOWN if not looks_like_control(text)] == []
+    assert control_texts_of("{{ '<s>' + '｜DSML｜' + '<b>' }}") == {"<s>", "｜DSML｜"}
+    assert not any(looks_like_control(text) for text in ("<b>", "<table>", "[A]", "word", "<x y>"))
