@@ -25,6 +25,7 @@ from agent.cli.graph import graph
 from agent.cli.models import models
 from agent.cli.threads import threads
 from agent.cli.tools import tools
+from agent.cli.ui import ui
 from agent.errors import AgentError
 from tools.errors import ToolError
 
@@ -81,7 +82,7 @@ def cli(context: click.Context, debug: bool) -> None:
         show_debugging()
 
 
-for command in (demo, chat, run, resume, batch, threads, tools, graph, models, doctor):
+for command in (demo, chat, ui, run, resume, batch, threads, tools, graph, models, doctor):
     cli.add_command(command)
 
 

@@ -22,6 +22,7 @@ EDGE = (
     "agent.documents",  # a setting becomes a retriever of `tools`
     "agent.settings",
     "agent.studio",
+    "agent.ui",
     "agent.__main__",
 )
 
@@ -92,6 +93,7 @@ def test_protocols_are_data_that_everything_may_read() -> None:
         ),  # there a type alone
         ("cloudpickle", ("tools.isolation",)),
         ("click", ("agent.cli",)),
+        ("nicegui", ("agent.ui",)),
         ("rich", ("agent.cli", "agent.catalogue.progress")),
         ("langgraph", ("graphs", "agent.persistence", "agent.app")),
     ],
