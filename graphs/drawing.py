@@ -76,9 +76,11 @@ def _layout_of(graph: Graph) -> Layout:
 
 def _svg(layout: Layout, lit: frozenset[str]) -> str:
     width, height = math.ceil(layout.width), math.ceil(layout.height)
+    nodes = f"A graph of {', '.join(box.label for box in layout.boxes)}"
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" '
-        f'viewBox="0 0 {width} {height}" font-family="Inter, Helvetica, Arial, sans-serif" role="img">',
+        f'viewBox="0 0 {width} {height}" font-family="Inter, Helvetica, Arial, sans-serif" role="img" '
+        f"aria-label={quoteattr(nodes)}>",
         f'<rect class="paper" width="100%" height="100%" fill="{_PAPER}"/>',
         *(_svg_line(arrow) for arrow in layout.arrows),
         *(_svg_label(arrow) for arrow in layout.arrows if arrow.label),

@@ -102,7 +102,7 @@ class _CallForm:
             if warning := call.get("warning"):
                 ui.label(warning).classes("problem")
             ui.label(draft.arguments).classes("sheet").props(
-                'role="region" aria-label="Arguments" tabindex="0"'
+                'role="group" aria-label="Arguments" tabindex="0"'
             )
             self._radio = ui.radio(dict(draft.kinds), on_change=lambda event: self._chosen(event.value))
             self._radio.props(f'inline dense aria-label="Decision about {call["name"]}"')

@@ -7,5 +7,12 @@
     new ResizeObserver(() => {
       if (follows) scrollTo({ top: document.documentElement.scrollHeight });
     }).observe(document.body);
+    // The drawers are landmarks, and the library gives them no names.
+    const names = { "q-drawer--left": "Conversations", "q-drawer--right": "Graph and history" };
+    new MutationObserver(() => {
+      for (const [side, name] of Object.entries(names)) {
+        document.querySelector(`aside.${side}:not([aria-label])`)?.setAttribute("aria-label", name);
+      }
+    }).observe(document.body, { childList: true, subtree: true });
   });
 })();

@@ -124,7 +124,7 @@ class _Card:
 
 def _text_block(label: str) -> ui.label:
     block = ui.label().classes("sheet")
-    return block.props(f'role="region" aria-label="{label}" tabindex="0"')
+    return block.props(f'role="group" aria-label="{label}" tabindex="0"')
 
 
 def _brief(entry: Call) -> str:

@@ -50,7 +50,6 @@ class Page:
         """Make the widgets, and follow the conversation from now on."""
         ui.add_css(STYLE)
         ui.add_head_html(f"<script>{BEHAVIOUR}</script>")
-        ui.link("Skip to the question", "#question").classes("skip")
         self._bar = TopBar(self._desk, on_graph=self._choose_graph)
         with (
             ui.left_drawer(bordered=True, value=None)

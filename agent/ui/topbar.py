@@ -33,6 +33,7 @@ class TopBar:
         self._desk = desk
         self._dark = ui.dark_mode(desk.dark)
         with ui.header(wrap=False).classes("top"):
+            ui.link("Skip to the question", "#question").classes("skip")
             self._left = _icon_button("menu", "Conversations")
             ui.label("vllm-agent").classes("brand")
             self._graph = ui.select(list(GRAPHS), value=desk.default_graph, label="Graph")
