@@ -8,12 +8,14 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect, sync_playwright
+from vllm_server import VLLMServer
 
 CHILD = Path(__file__).parent / "page_child.py"
 ROOT = Path(__file__).parents[2]
@@ -34,15 +36,11 @@ def nap(seconds: float) -> str:
 '''
 
 
-@pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Where a running ``vllm-agent ui`` says that it is."""
-    folder = tmp_path_factory.mktemp("page")
-    (folder / "nap.py").write_text(NAP)
-    (folder / "tools.toml").write_text('modules = ["nap.py"]\n')
-    arguments = ["ui", "--port", "0", "--model", "scripted", "--tools-config", str(folder / "tools.toml")]
+@contextmanager
+def serving(folder: Path, *command: str) -> Iterator[str]:
+    """Run a command that serves the page, and yield the address that it prints."""
     child = subprocess.Popen(
-        [sys.executable, str(CHILD), json.dumps(arguments)],
+        [sys.executable, *command],
         cwd=folder,
         env={
             **{name: value for name, value in os.environ.items() if not name.startswith("PYTEST")},
@@ -60,6 +58,17 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         child.terminate()
         child.wait(30)
     assert not (folder / ".nicegui").exists()  # nothing is left where it was started
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Where a running ``vllm-agent ui`` says that it is."""
+    folder = tmp_path_factory.mktemp("page")
+    (folder / "nap.py").write_text(NAP)
+    (folder / "tools.toml").write_text('modules = ["nap.py"]\n')
+    arguments = ["ui", "--port", "0", "--model", "scripted", "--tools-config", str(folder / "tools.toml")]
+    with serving(folder, str(CHILD), json.dumps(arguments)) as printed:
+        yield printed
 
 
 @pytest.fixture(scope="module")
@@ -232,3 +241,18 @@ def test_without_the_token_there_is_no_page(browser: Browser, address: str) -> N
     assert answer is not None
     assert answer.status == 401
     context.close()
+
+
+@pytest.mark.engine
+def test_the_real_model_answers_on_the_page(
+    browser: Browser, vllm_server: VLLMServer, tmp_path: Path
+) -> None:
+    command = ("-m", "agent", "ui", "--port", "0", "--base-url", vllm_server.base_url, "--temperature", "0")
+    with serving(tmp_path, *command, "--tools", "calculator", "--max-tokens", "64") as printed:
+        tab = browser.new_page()
+        tab.goto(printed)
+        ask(tab, "What is 15 * 23?")
+        expect(tab.locator(".call.done")).to_contain_text("345", timeout=120_000)
+        expect(tab.locator(".answer").last).not_to_be_empty(timeout=120_000)
+        expect(tab.get_by_text("Nothing runs.")).to_be_visible(timeout=120_000)
+        tab.close()
