@@ -9,9 +9,9 @@ from __future__ import annotations
 import io
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
-from xml.sax.saxutils import escape
+from xml.sax.saxutils import escape, quoteattr
 
 from langchain_core.runnables.graph import Graph
 from langgraph.constants import END, START
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _FILL: dict[Kind, str] = {"start": "#dcefe3", "end": "#f6dedb", "step": "#e6ebf8"}
 _EDGE: dict[Kind, str] = {"start": "#4c8f67", "end": "#b0594e", "step": "#5b6fae"}
+_LIT_FILL, _LIT_EDGE = "#ffe08a", "#9a6a00"
 _INK, _LINE, _QUIET, _PAPER = "#1f2430", "#5a6172", "#495065", "#ffffff"
 _CORNER = 10.0
 _HEAD_LENGTH, _HEAD_HALF = 9.0, 4.5
@@ -39,9 +40,17 @@ def draw_mermaid(graph: Pregel[Any, Any, Any, Any]) -> str:
     return graph.get_graph().draw_mermaid()
 
 
-def draw_svg(graph: Pregel[Any, Any, Any, Any]) -> str:
-    """The graph as an SVG document."""
-    return _svg(_layout_of(graph.get_graph()))
+def draw_svg(graph: Pregel[Any, Any, Any, Any], *, lit: Collection[str] = ()) -> str:
+    """The graph as an SVG document.
+
+    Every part has a class (``paper``, ``edge``, ``node``, ``lit``), so that a page can give it colours of its
+    own; without a page the colours are those of the PNG.
+
+    Args:
+        graph: A compiled graph.
+        lit: Names of nodes to make stand out, for example those that run.
+    """
+    return _svg(_layout_of(graph.get_graph()), frozenset(lit))
 
 
 def draw_png(graph: Pregel[Any, Any, Any, Any], *, scale: float = 2.0) -> bytes:
@@ -65,15 +74,17 @@ def _layout_of(graph: Graph) -> Layout:
     return lay_out(nodes, edges)
 
 
-def _svg(layout: Layout) -> str:
+def _svg(layout: Layout, lit: frozenset[str]) -> str:
     width, height = math.ceil(layout.width), math.ceil(layout.height)
+    nodes = f"A graph of {', '.join(box.label for box in layout.boxes)}"
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" '
-        f'viewBox="0 0 {width} {height}" font-family="Inter, Helvetica, Arial, sans-serif" role="img">',
-        f'<rect width="100%" height="100%" fill="{_PAPER}"/>',
+        f'viewBox="0 0 {width} {height}" font-family="Inter, Helvetica, Arial, sans-serif" role="img" '
+        f"aria-label={quoteattr(nodes)}>",
+        f'<rect class="paper" width="100%" height="100%" fill="{_PAPER}"/>',
         *(_svg_line(arrow) for arrow in layout.arrows),
         *(_svg_label(arrow) for arrow in layout.arrows if arrow.label),
-        *(_svg_box(box) for box in layout.boxes),
+        *(_svg_box(box, lit=box.key in lit) for box in layout.boxes),
         "</svg>",
     ]
     return "\n".join(parts) + "\n"
@@ -87,28 +98,31 @@ def _svg_line(arrow: Arrow) -> str:
     dash = f' stroke-dasharray="{_DASH} {_DASH_GAP}"' if arrow.dashed else ""
     head = " ".join(_xy(point) for point in _head(arrow.curve))
     return (
-        f'<path d="{path}" fill="none" stroke="{_LINE}" stroke-width="1.6"{dash}/>'
-        f'<polygon points="{head}" fill="{_LINE}"/>'
+        f'<path class="edge" d="{path}" fill="none" stroke="{_LINE}" stroke-width="1.6"{dash}/>'
+        f'<polygon class="head" points="{head}" fill="{_LINE}"/>'
     )
 
 
 def _svg_label(arrow: Arrow) -> str:
     (x, y), half = arrow.label_at, text_width(arrow.label, LABEL_SIZE) / 2
     return (
-        f'<rect x="{x - half - 4:.1f}" y="{y - 9:.1f}" width="{2 * half + 8:.1f}" height="18" '
+        f'<rect class="paper" x="{x - half - 4:.1f}" y="{y - 9:.1f}" width="{2 * half + 8:.1f}" height="18" '
         f'fill="{_PAPER}"/>'
-        f'<text x="{x:.1f}" y="{y + 4:.1f}" font-size="{LABEL_SIZE}" text-anchor="middle" fill="{_QUIET}">'
+        f'<text class="label" x="{x:.1f}" y="{y + 4:.1f}" font-size="{LABEL_SIZE}" '
+        f'text-anchor="middle" fill="{_QUIET}">'
         f"{escape(arrow.label)}</text>"
     )
 
 
-def _svg_box(box: Box) -> str:
+def _svg_box(box: Box, *, lit: bool) -> str:
+    edge, fill = (_LIT_EDGE, _LIT_FILL) if lit else (_EDGE[box.kind], _FILL[box.kind])
     return (
+        f'<g class="node {box.kind}{" lit" if lit else ""}" data-node={quoteattr(box.key)}>'
         f'<rect x="{box.x - box.width / 2:.1f}" y="{box.y - box.height / 2:.1f}" width="{box.width:.1f}" '
-        f'height="{box.height:.1f}" rx="{_radius(box):.1f}" fill="{_FILL[box.kind]}" '
-        f'stroke="{_EDGE[box.kind]}" stroke-width="1.6"/>'
+        f'height="{box.height:.1f}" rx="{_radius(box):.1f}" fill="{fill}" '
+        f'stroke="{edge}" stroke-width="{2.6 if lit else 1.6}"/>'
         f'<text x="{box.x:.1f}" y="{box.y + 5:.1f}" font-size="{FONT_SIZE}" text-anchor="middle" '
-        f'fill="{_INK}">{escape(box.label)}</text>'
+        f'fill="{_INK}">{escape(box.label)}</text></g>'
     )
 
 

@@ -26,6 +26,7 @@ from agent.cli.models import models
 from agent.cli.serve import serve
 from agent.cli.threads import threads
 from agent.cli.tools import tools
+from agent.cli.ui import ui
 from agent.errors import AgentError
 from agent.serving.keys import hide, keys_in
 from tools.errors import ToolError
@@ -88,7 +89,7 @@ def cli(context: click.Context, debug: bool, log_format: str | None) -> None:
         show_logs(debug=debug, log_format=log_format)
 
 
-for command in (demo, chat, run, resume, batch, threads, tools, graph, models, serve, doctor):
+for command in (demo, chat, ui, run, resume, batch, threads, tools, graph, models, serve, doctor):
     cli.add_command(command)
 
 

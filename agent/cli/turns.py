@@ -32,7 +32,7 @@ class View(Protocol):
     def writing(self, name: str) -> None:
         """The model begins to write a call of a tool."""
 
-    def called(self, name: str, arguments: Mapping[str, Any]) -> None:
+    def called(self, name: str, arguments: Mapping[str, Any], *, call_id: str) -> None:
         """A tool begins to run."""
 
     def returned(self, result: ToolMessage, *, seconds: float | None, replayed: bool) -> None:
@@ -42,6 +42,16 @@ class View(Protocol):
         """Another event of :mod:`graphs.events`."""
 
 
+class Steps(Protocol):
+    """Is told which nodes of the graph run; a node that runs several times at once is told of as often."""
+
+    def entered(self, node: str) -> None:
+        """A node begins."""
+
+    def left(self, node: str) -> None:
+        """It has ended, or waits for a person."""
+
+
 class Turn:
     """Runs one turn and remembers how far it came.
 
@@ -49,10 +59,12 @@ class Turn:
         app: The agent.
         thread_id: The conversation.
         view: Told what happens.
+        steps: Told which nodes run; they are asked for only then.
     """
 
-    def __init__(self, app: App, thread_id: str, view: View) -> None:
+    def __init__(self, app: App, thread_id: str, view: View, *, steps: Steps | None = None) -> None:
         self._app = app
+        self._steps = steps
         self._config = app.thread(thread_id)
         self._view = view
         self._known: set[str | None] = set()
@@ -146,7 +158,7 @@ class Turn:
         stream = self._app.graph.astream(
             given,
             self._config,
-            stream_mode=["messages", "custom", "updates"],
+            stream_mode=["messages", "custom", "updates", *(("tasks",) if self._steps else ())],
             durability="sync",
             subgraphs=True,
         )
@@ -157,7 +169,12 @@ class Turn:
 
     def _read(self, mode: str, payload: Any, *, within: bool) -> None:
         """Tell the view; of graphs within the graph their tools, and not their words: no answer as yet."""
-        if mode == "messages":
+        if mode == "tasks":
+            if self._steps and not within:
+                # What begins has its triggers, what ends its result.
+                told = self._steps.entered if "triggers" in payload else self._steps.left
+                told(payload["name"])
+        elif mode == "messages":
             message = payload[0]
             if isinstance(message, AIMessageChunk) and not within:
                 self._read_chunk(message)
@@ -183,7 +200,7 @@ class Turn:
             return
         kind = event.get("type")
         if kind == "tool_started":
-            self._view.called(event["name"], event["args"])
+            self._view.called(event["name"], event["args"], call_id=event["id"])
         elif kind == "tool_finished":
             self._events[event["id"]] = event
         else:

@@ -9,17 +9,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from agent.cli.console import Stages, columns, printable, shorten, terminal_width, warn
+from agent.cli.wording import progress_lines, warning_line
 
 if TYPE_CHECKING:
     from langchain_core.messages import BaseMessage, ToolMessage
 
 _RESULT_LINES = 6
-_STOPPED = {
-    "max_steps": "the limit of model calls for one question (--max-steps) is reached",
-    "recursion_limit": "the limit of steps is reached",
-    "repeated_calls": "the model repeats the same call with the same result",
-    "malformed_calls": "the model's tool calls cannot be read",
-}
 _ROLES = {"human": "user", "ai": "assistant"}
 
 
@@ -64,7 +59,7 @@ class TerminalView:
         self.rest()
         self.wait(f"calling {name}")
 
-    def called(self, name: str, arguments: Mapping[str, Any]) -> None:
+    def called(self, name: str, arguments: Mapping[str, Any], *, call_id: str) -> None:
         """Show a tool call."""
         self.rest()
         click.secho(call_line(name, arguments), err=True, fg="cyan")
@@ -80,27 +75,12 @@ class TerminalView:
 
     def happened(self, event: Mapping[str, Any]) -> None:
         """Show what else a reader should know of."""
-        kind = event.get("type")
-        if progress := _progress(event):
+        if progress := progress_lines(event):
             self.rest()
             for line in progress:
                 click.secho(f"  · {shorten(line, max(40, terminal_width() - 4))}", err=True, dim=True)
             self.wait()
-            return
-        text = None
-        if kind == "turn_closing":
-            reason = str(event.get("reason"))
-            text = f"{_STOPPED.get(reason, reason)}: asking for a last answer"
-        elif kind == "calls_repaired":
-            text = f"{len(event['ids'])} tool call(s) of an earlier run had no result; the model is told so"
-        elif kind == "context_trimmed":
-            text = (
-                f"the context is full: {event['dropped']} old message(s) left out, "
-                f"{event['shortened']} tool result(s) shortened"
-            )
-        elif kind == "context_summarised":
-            text = f"the context is full: {event['covered']} old message(s) were summarised"
-        if text:
+        elif text := warning_line(event):
             self.rest()
             warn(f"  ! {text}")
             self.wait()
@@ -109,22 +89,6 @@ class TerminalView:
         if self._waiting is not None:
             self._waiting.stop()
             self._waiting = None
-
-
-def _progress(event: Mapping[str, Any]) -> list[str]:
-    """What graphs that plan, delegate or search tell of their work, line by line."""
-    match event:
-        case {"type": "planned", "steps": [_, *_] as steps}:
-            return [f"{number}. {step}" for number, step in enumerate(steps, start=1)]
-        case {"type": "step_started", "step": step}:
-            return [f"now: {step}"]
-        case {"type": "worker_started", "name": name, "task": task}:
-            return [f"{name}: {task}"]
-        case {"type": "retrieved", "query": query, "found": found}:
-            return [f"searched for {query!r}: {found} found"]
-        case {"type": "graded", "kept": kept, "dropped": dropped}:
-            return [f"{kept} of {kept + dropped} help"]
-    return []
 
 
 def call_line(name: str, arguments: Mapping[str, Any]) -> str:

@@ -22,6 +22,7 @@ EDGE = (
     "agent.documents",  # a setting becomes a retriever of `tools`
     "agent.settings",
     "agent.studio",
+    "agent.ui",
     "agent.__main__",
 )
 
@@ -93,6 +94,7 @@ def test_protocols_are_data_that_everything_may_read() -> None:
         ("ray", ("agent.batch.ray_runner",)),
         ("cloudpickle", ("tools.isolation",)),
         ("click", ("agent.cli",)),
+        ("nicegui", ("agent.ui",)),
         ("rich", ("agent.cli", "agent.catalogue.progress")),
         ("langgraph", ("graphs", "agent.persistence", "agent.telemetry", "agent.app")),
         ("opentelemetry", ("agent.telemetry",)),

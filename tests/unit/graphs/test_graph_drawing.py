@@ -62,6 +62,19 @@ def test_conditional_edges_are_dashed_and_others_are_not(react):
     assert sorted(dashed) == [False, False, True, True, True]
 
 
+def test_nodes_that_run_stand_out(react):
+    def fills(**options: Any) -> dict[str | None, str | None]:
+        groups = ET.fromstring(draw_svg(react, **options)).iter(f"{SVG}g")
+        return {g.get("data-node"): g.findall(f"{SVG}rect")[0].get("fill") for g in groups}
+
+    quiet, lit = fills(), fills(lit=["tools"])
+    assert {name for name in quiet if quiet[name] != lit[name]} == {"tools"}
+
+
+def test_the_drawing_has_a_name_for_those_who_cannot_see_it(react):
+    assert "model" in (ET.fromstring(draw_svg(react)).get("aria-label") or "")
+
+
 def test_labels_are_escaped():
     labels = [t.text for t in ET.fromstring(draw_svg(long_graph())).iter(f"{SVG}text")]
     assert "<good> & true" in labels
