@@ -52,7 +52,7 @@ def ui(port: int, open_browser: bool, settings: Settings) -> None:
         if open_browser:
             webbrowser.open(address)
 
-    prepare_model(settings)
+    prepare_model(settings, in_process=True)
     engine = EngineStart(start)
     with open_app(settings, on_stage=engine.stage) as app:
         serve(Desk(app, engine), port=port, on_ready=ready)
