@@ -14,6 +14,7 @@ from agent.persistence import statements as sql
 from agent.persistence.elements import Encoded
 from agent.persistence.reading import fetch_values, in_order
 from agent.persistence.records import Address, stored_versions
+from agent.persistence.serde import StrictSerializer
 from agent.persistence.transactions import Transaction
 
 _FIRST_STEP, _STEP = {"sqlite": 32, "postgresql": 128}, 256
@@ -136,13 +137,17 @@ def _entry(
     writes: Mapping[tuple[str, str], Sequence[tuple[str, Encoded]]],
     seeds: Mapping[str, Any],
 ) -> DeltaChannelHistory:
+    found = [each for checkpoint_id in reversed(chain) for each in writes.get((name, checkpoint_id), ())]
+    values = _decode(serde, [encoded for _, encoded in found])
     entry: DeltaChannelHistory = {
-        "writes": [
-            (task_id, name, serde.loads_typed(encoded))
-            for checkpoint_id in reversed(chain)
-            for task_id, encoded in writes.get((name, checkpoint_id), ())
-        ]
+        "writes": [(task_id, name, value) for (task_id, _), value in zip(found, values, strict=True)]
     }
     if name in seeds:
         entry["seed"] = seeds[name]
     return entry
+
+
+def _decode(serde: SerializerProtocol, stored: Sequence[Encoded]) -> list[Any]:
+    if isinstance(serde, StrictSerializer):
+        return serde.loads_several(stored)
+    return [serde.loads_typed(each) for each in stored]

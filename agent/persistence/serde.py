@@ -9,6 +9,7 @@ as their plain fields: a third of the time to write and a fifth to read.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import islice
 from typing import Any, Final
 
 import ormsgpack
@@ -43,6 +44,9 @@ _TAGS: Final = {cls: tag for tag, cls in _CLASSES.items()}
 _SHAPES: Final = {tag: (cls, list(cls.model_fields), set(cls.model_fields)) for tag, cls in _CLASSES.items()}
 """Class, and names of its fields: as they are usually written, and in any order."""
 _KNOWN: Final = frozenset({"null", "bytes", "bytearray", "msgpack", MESSAGE, MESSAGES})
+
+_ARRAY, _NIL = b"\xdd", b"\xc0"
+"""In msgpack: what an array begins with, before its length in four bytes; and nothing."""
 
 
 class StrictSerializer(JsonPlusSerializer):
@@ -110,12 +114,34 @@ class StrictSerializer(JsonPlusSerializer):
         """
         try:
             # An array of them and of a last element, nil, which is not there when one of them was not one.
-            *pairs, end = self._unpack(b"\xdd" + (count + 1).to_bytes(4, "big") + joined + b"\xc0")
+            *pairs, end = self._unpack(_ARRAY + (count + 1).to_bytes(4, "big") + joined + _NIL)
             if end is not None:
                 raise ValueError("one of them is several")
             return _messages(pairs)
         except (ValueError, TypeError, KeyError) as error:
             raise DatabaseError(f"one of {count} stored messages is damaged: {error}") from error
+
+    def loads_several(self, stored: Sequence[tuple[str, bytes]]) -> list[Any]:
+        """Deserialize values as one by one; those that are messages, or lists of them, in one go.
+
+        Raises:
+            DatabaseError: One of them is stored in a form that this serializer refuses, or damaged.
+        """
+        if not stored or any(kind not in (MESSAGE, MESSAGES) for kind, _ in stored):
+            return [self.loads_typed(each) for each in stored]
+        joined = b"".join(payload for _, payload in stored)
+        try:
+            *values, end = self._unpack(_ARRAY + (len(stored) + 1).to_bytes(4, "big") + joined + _NIL)
+            if end is not None:
+                raise ValueError("one of them is several")
+            lists = [
+                [value] if kind == MESSAGE else value for (kind, _), value in zip(stored, values, strict=True)
+            ]
+            messages = iter(_messages(pair for each in lists for pair in each))
+            found = [[*islice(messages, len(each))] for each in lists]
+        except (ValueError, TypeError, KeyError) as error:
+            raise DatabaseError(f"one of {len(stored)} stored values is damaged: {error}") from error
+        return [each[0] if kind == MESSAGE else each for (kind, _), each in zip(stored, found, strict=True)]
 
     def _unpack(self, payload: bytes) -> Any:
         return ormsgpack.unpackb(payload, ext_hook=self._unpack_ext_hook, option=ormsgpack.OPT_NON_STR_KEYS)

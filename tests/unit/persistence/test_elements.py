@@ -128,6 +128,22 @@ def test_messages_in_one_go_are_what_they_are_one_by_one() -> None:
     assert serde.dumps_messages([{"role": "user"}]) is serde.dumps_messages([RemoveMessage("x")]) is None
 
 
+def test_several_values_in_one_go_are_what_they_are_one_by_one() -> None:
+    serde = StrictSerializer()
+    said = conversation(9)
+    values: list[Any] = [said[:3], said[3], [said[4]], said[5:]]
+    stored = [serde.dumps_typed(each) for each in values]
+    assert serde.loads_several(stored) == values
+    assert serde.loads_several([*stored, serde.dumps_typed({"x": 1})]) == [*values, {"x": 1}]
+    assert serde.loads_several([]) == []
+    kind, payload = stored[0]
+    for damaged in (payload[:-1], payload * 2, b"\xc0"):
+        with pytest.raises(DatabaseError, match="damaged"):
+            serde.loads_several([stored[1], (kind, damaged), stored[2]])
+    with pytest.raises(DatabaseError, match="refused"):
+        serde.loads_several([stored[0], ("pickle", b"x")])
+
+
 def test_a_list_of_other_things_among_messages(saver: SQLSaver) -> None:
     mixed = [*conversation(50), {"role": "user", "content": "x" * 300}, RemoveMessage("h0"), *conversation(9)]
     put(saver, mixed)
