@@ -31,18 +31,12 @@ from langgraph.channels.delta import DeltaChannel
 from langgraph.checkpoint.base import empty_checkpoint
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 from langgraph.graph import START, StateGraph
-from langgraph.graph.message import add_messages
+from langgraph.graph.message import _messages_delta_reducer, add_messages
 
 from agent.persistence import ConversationStore, open_checkpointer
 
 TEXT = "0123456789" * 20
 ROUNDS = 3
-
-
-def fold(messages: list[Any], written: list[Any]) -> list[Any]:
-    for each in written:
-        messages = add_messages(messages, each)
-    return messages
 
 
 class Whole(TypedDict):
@@ -52,9 +46,9 @@ class Whole(TypedDict):
 
 
 class Delta(TypedDict):
-    """State whose messages LangGraph rebuilds from the steps' writes."""
+    """State whose messages LangGraph rebuilds from the steps' writes, with its own way of joining them."""
 
-    messages: Annotated[list[AnyMessage], DeltaChannel(fold)]
+    messages: Annotated[list[AnyMessage], DeltaChannel(_messages_delta_reducer)]
 
 
 @asynccontextmanager
