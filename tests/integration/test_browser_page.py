@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect, sync_playwright
-from vllm_server import VLLMServer
+from vllm_server import KEY, VLLMServer
 
 CHILD = Path(__file__).parent / "page_child.py"
 ROOT = Path(__file__).parents[2]
@@ -37,7 +37,7 @@ def nap(seconds: float) -> str:
 
 
 @contextmanager
-def serving(folder: Path, *command: str) -> Iterator[str]:
+def serving(folder: Path, *command: str, **environment: str) -> Iterator[str]:
     """Run a command that serves the page, and yield the address that it prints."""
     child = subprocess.Popen(
         [sys.executable, *command],
@@ -47,6 +47,7 @@ def serving(folder: Path, *command: str) -> Iterator[str]:
             "VLLM_AGENT_HOME": str(folder / "home"),
             "VLLM_AGENT_CONFIG": "",
             "PYTHONPATH": str(ROOT),
+            **environment,
         },
         stdout=subprocess.PIPE,
         text=True,
@@ -248,7 +249,8 @@ def test_the_real_model_answers_on_the_page(
     browser: Browser, vllm_server: VLLMServer, tmp_path: Path
 ) -> None:
     command = ("-m", "agent", "ui", "--port", "0", "--base-url", vllm_server.base_url, "--temperature", "0")
-    with serving(tmp_path, *command, "--tools", "calculator", "--max-tokens", "64") as printed:
+    command += ("--tools", "calculator", "--max-tokens", "64")
+    with serving(tmp_path, *command, VLLM_AGENT_API_KEY=KEY) as printed:
         tab = browser.new_page()
         tab.goto(printed)
         ask(tab, "What is 15 * 23?")
