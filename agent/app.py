@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from agent.persistence import Conversation, ConversationStore
     from agent.persistence.opening import OpenCheckpointer
     from agent.persistence.saver import SQLSaver
+    from agent.telemetry import RunObserver
     from tools.registry import ToolRegistry
 
     Graph: TypeAlias = CompiledStateGraph[Any, Any, Any, Any]
@@ -78,6 +79,9 @@ class App:
     registry: ToolRegistry
     """Where :attr:`tools` were chosen from."""
 
+    observer: RunObserver | None = None
+    """Told of every run, if metrics, traces or logs are asked for."""
+
     def start(self) -> EngineInfo:
         """Start the engine, and say what it is."""
         return self.model.start()
@@ -102,6 +106,7 @@ class App:
             "configurable": {"thread_id": thread_id},
             "metadata": {GRAPH_KEY: self.settings.graph},
             "recursion_limit": recursion_limit(self.settings),
+            "callbacks": [self.observer] if self.observer is not None else [],
         }
 
 
@@ -122,13 +127,18 @@ def open_app(settings: Settings, *, on_stage: StageCallback | None = None) -> It
     model = build_model(settings, on_stage=on_stage)
     with closing(build_registry(settings)) as registry:
         tools = registry.select(settings.tools)
-        with open_saver(settings) as saver:
+        with open_observer(settings) as observer, open_saver(settings) as saver:
             from agent.persistence import ConversationStore
 
-            graph = build_graph(settings, model=model, tools=tools, checkpointer=saver)
-            store = ConversationStore(saver)
+            saver.observer = observer.checkpoint_write if observer is not None else None
             yield App(
-                settings=settings, model=model, tools=tools, graph=graph, store=store, registry=registry
+                settings=settings,
+                model=model,
+                tools=tools,
+                graph=build_graph(settings, model=model, tools=tools, checkpointer=saver),
+                store=ConversationStore(saver),
+                registry=registry,
+                observer=observer,
             )
     # Not after Ctrl-C: the engine ends with the process, and one that is still starting would be waited for.
     model.close()
@@ -307,6 +317,21 @@ def open_saver(settings: Settings) -> OpenCheckpointer:
     from agent.persistence import open_checkpointer
 
     return open_checkpointer(database_location(settings), encryption_key=settings.encryption_key)
+
+
+@contextmanager
+def open_observer(settings: Settings) -> Iterator[RunObserver | None]:
+    """What watches the runs, for as long as it is needed; ``None`` if nobody asked for it.
+
+    Raises:
+        ConfigurationError: The port of the metrics is taken, or a library is missing.
+    """
+    from agent.telemetry import open_telemetry
+
+    with open_telemetry(
+        metrics_port=settings.metrics_port, otlp_traces_endpoint=settings.otlp_traces_endpoint
+    ) as observer:
+        yield observer
 
 
 def uses_embedded_model(settings: Settings) -> bool:

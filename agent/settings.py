@@ -74,6 +74,13 @@ class Settings:
     home: Path | None = None
     """Directory of conversations and input history; ``None`` for the user's data directory."""
 
+    metrics_port: int | None = None
+    """Port of the loopback address where Prometheus finds metrics; ``None`` for none."""
+
+    otlp_traces_endpoint: str | None = None
+    """Where an OpenTelemetry collector takes spans, for example ``http://localhost:4318/v1/traces``; ``None``
+    for no traces."""
+
     vllm: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     """Engine arguments as ``vllm.EngineArgs`` names them, for example ``{"max_model_len": 4096}``."""
 
@@ -220,6 +227,8 @@ _CHECKS: Mapping[str, Callable[[Any], Any]] = {
     "database": _text,
     "encryption_key": _text,
     "home": lambda value: Path(_text(value)).expanduser(),
+    "metrics_port": _positive,
+    "otlp_traces_endpoint": _text,
     "vllm": _table,
 }
 assert set(_CHECKS) == {each.name for each in fields(Settings)}

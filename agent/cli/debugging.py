@@ -1,4 +1,4 @@
-"""``--debug``: what the packages log, and the exact prompt of every request."""
+"""``--debug`` and ``--log-format``: what the packages log, and the exact prompt of every request."""
 
 from __future__ import annotations
 
@@ -9,21 +9,28 @@ _VLLM_REQUESTS = "vllm.entrypoints.serve.utils.request_logger"
 """Where vLLM logs requests when its engine argument ``enable_log_requests`` is set."""
 
 
-def show_debugging() -> None:
-    """Log everything of ours on stderr."""
+def show_logs(*, debug: bool, log_format: str | None) -> None:
+    """Log on stderr.
+
+    Args:
+        debug: Everything of ours; else what runs, model calls and tool calls came to.
+        log_format: ``text``, or ``json`` for one object a line.
+    """
+    formatter = _formatter(as_json=log_format == "json")
     for name in _OURS:
-        _show(name)
+        _show(name, logging.DEBUG if debug else logging.INFO, formatter)
 
 
 def debugging() -> bool:
-    """Whether :func:`show_debugging` was called."""
+    """Whether everything is logged."""
     return logging.getLogger(_OURS[0]).level == logging.DEBUG
 
 
 def show_requests() -> None:
     """Log the requests of an engine that has started; vLLM resets its loggers while it is imported."""
     if debugging():
-        _show(_VLLM_REQUESTS).addFilter(_readable)
+        formatter = logging.getLogger(_OURS[0]).handlers[0].formatter
+        _show(_VLLM_REQUESTS, logging.DEBUG, formatter).addFilter(_readable)
 
 
 def _readable(record: logging.LogRecord) -> bool:
@@ -36,10 +43,18 @@ def _readable(record: logging.LogRecord) -> bool:
     return True
 
 
-def _show(name: str) -> logging.Handler:
+def _show(name: str, level: int, formatter: logging.Formatter | None) -> logging.Handler:
     handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(asctime)s %(name)s: %(message)s", "%H:%M:%S"))
+    handler.setFormatter(formatter)
     logger = logging.getLogger(name)
-    logger.setLevel(logging.DEBUG)
+    logger.setLevel(level)
     logger.handlers[:] = [handler]
     return handler
+
+
+def _formatter(*, as_json: bool) -> logging.Formatter:
+    if as_json:
+        from agent.telemetry.logs import JsonFormatter
+
+        return JsonFormatter()
+    return logging.Formatter("%(asctime)s %(name)s: %(message)s", "%H:%M:%S")

@@ -18,7 +18,7 @@ from agent import __version__
 from agent.cli.ask import resume, run
 from agent.cli.batch import batch
 from agent.cli.chat import chat
-from agent.cli.debugging import show_debugging
+from agent.cli.debugging import show_logs
 from agent.cli.demo import demo
 from agent.cli.doctor import doctor
 from agent.cli.graph import graph
@@ -63,9 +63,14 @@ class _Program(click.Group):
     "configuration directory. Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.",
 )
 @click.option("--debug", is_flag=True, help="Show exact prompts and requests on stderr, and tracebacks.")
+@click.option(
+    "--log-format",
+    type=click.Choice(["text", "json"]),
+    help="Log runs, model calls and tool calls on stderr, for people or for programs.",
+)
 @click.version_option(__version__, prog_name="vllm-agent")
 @click.pass_context
-def cli(context: click.Context, debug: bool) -> None:
+def cli(context: click.Context, debug: bool, log_format: str | None) -> None:
     """LangGraph agents on vLLM that run from the first command and never lose a conversation.
 
     \b
@@ -77,8 +82,8 @@ def cli(context: click.Context, debug: bool) -> None:
     """
     if os.environ.get("NO_COLOR"):
         context.color = False
-    if debug:
-        show_debugging()
+    if debug or log_format:
+        show_logs(debug=debug, log_format=log_format)
 
 
 for command in (demo, chat, run, resume, batch, threads, tools, graph, models, doctor):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import itertools
 import secrets
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import (
@@ -34,6 +35,8 @@ from agent.persistence.tables import checkpoints
 from agent.persistence.turns import Turn, claim
 from agent.persistence.writing import CheckpointWriter
 
+WriteObserver: TypeAlias = Callable[[str, RunnableConfig], AbstractContextManager[None]]
+
 _PAGE = 50
 _VERSION_DIGITS = 32
 
@@ -52,6 +55,9 @@ class SQLSaver(BaseCheckpointSaver[str]):
     def __init__(self, database: Database, *, serde: SerializerProtocol) -> None:
         super().__init__(serde=serde)
         self.database = database
+        self.observer: WriteObserver | None = None
+        """Gives what is put around each ``put`` and ``put_writes``, sync or async, from the method's name and
+        its config; for traces and metrics (:class:`agent.telemetry.RunObserver`)."""
         self.journal = ToolJournal(database, serde=self.serde)
         self.encrypted = isinstance(serde, EncryptedSerializer)
         self._heads = Heads()
@@ -116,7 +122,8 @@ class SQLSaver(BaseCheckpointSaver[str]):
         Raises:
             ConflictError: Another writer has continued the thread from the same checkpoint.
         """
-        self.database.write(self.writer.checkpoint(config, checkpoint, metadata, new_versions))
+        with self._observed("put", config):
+            self.database.write(self.writer.checkpoint(config, checkpoint, metadata, new_versions))
         return self._stored(config, checkpoint)
 
     def put_writes(
@@ -127,7 +134,8 @@ class SQLSaver(BaseCheckpointSaver[str]):
         task_path: str = "",
     ) -> None:
         """Store what one task of the next step has written, so that a resumed run need not run it again."""
-        self.database.write(self.writer.writes(config, writes, task_id, task_path))
+        with self._observed("put_writes", config):
+            self.database.write(self.writer.writes(config, writes, task_id, task_path))
 
     # Whole threads
 
@@ -230,7 +238,10 @@ class SQLSaver(BaseCheckpointSaver[str]):
         new_versions: ChannelVersions,
     ) -> RunnableConfig:
         """Async form of :meth:`put`."""
-        await self.database.awrite(lambda: self.writer.checkpoint(config, checkpoint, metadata, new_versions))
+        with self._observed("put", config):
+            await self.database.awrite(
+                lambda: self.writer.checkpoint(config, checkpoint, metadata, new_versions)
+            )
         return self._stored(config, checkpoint)
 
     async def aput_writes(
@@ -241,7 +252,8 @@ class SQLSaver(BaseCheckpointSaver[str]):
         task_path: str = "",
     ) -> None:
         """Async form of :meth:`put_writes`."""
-        await self.database.awrite(lambda: self.writer.writes(config, writes, task_id, task_path))
+        with self._observed("put_writes", config):
+            await self.database.awrite(lambda: self.writer.writes(config, writes, task_id, task_path))
 
     async def adelete_thread(self, thread_id: str) -> None:
         """Async form of :meth:`delete_thread`."""
@@ -260,6 +272,9 @@ class SQLSaver(BaseCheckpointSaver[str]):
         await self.database.run(self.prune, thread_ids, strategy=strategy)
 
     # Parts
+
+    def _observed(self, method: str, config: RunnableConfig) -> AbstractContextManager[None]:
+        return nullcontext() if self.observer is None else self.observer(method, config)
 
     def _stored(self, config: RunnableConfig, checkpoint: Checkpoint) -> RunnableConfig:
         address = Address.of(config)

@@ -93,7 +93,9 @@ def test_protocols_are_data_that_everything_may_read() -> None:
         ("cloudpickle", ("tools.isolation",)),
         ("click", ("agent.cli",)),
         ("rich", ("agent.cli", "agent.catalogue.progress")),
-        ("langgraph", ("graphs", "agent.persistence", "agent.app")),
+        ("langgraph", ("graphs", "agent.persistence", "agent.telemetry", "agent.app")),
+        ("opentelemetry", ("agent.telemetry",)),
+        ("prometheus_client", ("agent.telemetry",)),
     ],
 )
 def test_libraries_have_one_home(library: str, homes: tuple[str, ...]) -> None:
