@@ -340,11 +340,11 @@ def check_database(settings: Settings) -> None:
 def _needs(settings: Settings) -> dict[str, Any]:
     """What a worker takes of a node.
 
-    With a server, next to nothing. With an engine of its own, the cards that its tensors are split over; on
+    With a server, a core for its graphs. With an engine of its own, the cards that its tensors are split over; on
     nodes without cards, every core, since two engines on one CPU share its memory bandwidth.
     """
     if settings.base_url is not None:
-        return {"num_cpus": 0}
+        return {"num_cpus": 1}
     nodes = _nodes()
     if any(node["Resources"].get("GPU") for node in nodes):
         return {"num_gpus": int(settings.vllm.get("tensor_parallel_size", 1)), "num_cpus": 1}
