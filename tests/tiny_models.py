@@ -16,6 +16,11 @@ from transformers import (
     BertForSequenceClassification,
     BertForTokenClassification,
     BertModel,
+    Idefics3Config,
+    Idefics3ForConditionalGeneration,
+    Idefics3ImageProcessor,
+    Idefics3Processor,
+    LlamaConfig,
     Qwen2Config,
     Qwen2ForSequenceClassification,
     Qwen2Model,
@@ -187,3 +192,49 @@ def judging_prompt(task: str, query: str, document: str) -> str:
         f"<Instruct>: {task}\n<Query>: {query}\n<Document>: {document}<|im_end|>\n"
         "<|im_start|>assistant\n<think>\n\n</think>\n\n"
     )
+
+
+VISION_TEMPLATE = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
+    "{% if message['content'] is string %}{{ message['content'] }}{% else %}"
+    "{% for part in message['content'] %}"
+    "{% if part['type'] == 'image' %}<image>{% else %}{{ part['text'] }}{% endif %}"
+    "{% endfor %}{% endif %}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def vision_model(directory: Path) -> Path:
+    """An Idefics3, which SmolVLM is too: images of 56 pixels in 16 patches, four of which are one token."""
+    tokenizer = AutoTokenizer.from_pretrained(embedded_model())
+    marks = ["<image>", "<fake_token_around_image>", "<global-img>", "<end_of_utterance>"]
+    tokenizer.add_special_tokens({"additional_special_tokens": marks})
+    tokenizer.chat_template = VISION_TEMPLATE
+    sizes = {"hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 2, "initializer_range": 0.3}
+    text = LlamaConfig(
+        vocab_size=len(tokenizer),
+        num_hidden_layers=2,
+        num_key_value_heads=1,
+        head_dim=32,
+        max_position_embeddings=512,
+        bos_token_id=1,
+        eos_token_id=2,
+        pad_token_id=2,
+        **sizes,
+    )
+    config = Idefics3Config(
+        vision_config={"num_hidden_layers": 2, "image_size": 56, "patch_size": 14, **sizes},
+        text_config=text,
+        scale_factor=2,
+        image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
+        pad_token_id=2,
+        tie_word_embeddings=False,
+    )
+    seeded(lambda: Idefics3ForConditionalGeneration(config)).save_pretrained(directory)
+    edge = {"longest_edge": 56}
+    images = Idefics3ImageProcessor(size=edge, max_image_size=edge, do_image_splitting=False)
+    Idefics3Processor(
+        image_processor=images, tokenizer=tokenizer, image_seq_len=4, chat_template=VISION_TEMPLATE
+    ).save_pretrained(directory)
+    tokenizer.save_pretrained(directory)
+    return directory
