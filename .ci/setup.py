@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # ruff: noqa: T201, S603
-"""Makes ``.venv`` ready to run this project: environment, packages, embedded model.
+"""Makes ``.venv`` ready to run this project: environment, packages, embedded models.
 
 ``make`` calls it before everything else. It runs on whatever Python the system has, with nothing installed,
 so it uses the standard library only, and even a Python that is too old must be able to parse it: it looks for
@@ -57,7 +57,9 @@ def main() -> int:
         if not is_done(options.purpose, options.variant):
             run_on_suitable_python()
             with_lock(lambda: install(options.purpose, options.variant))
-        prepare_model()
+        prepare_model("embedded")
+        if options.purpose == "test":
+            prepare_model("embedder")
     except SetupError as error:
         print(f"setup: {error}", file=sys.stderr)
         return 1
@@ -286,13 +288,13 @@ def pip(title: str, command: str, *arguments: str) -> None:
     Stage(title, VENV).run([PYTHON, "-m", "pip", command, *quiet, *arguments])
 
 
-def prepare_model() -> None:
-    """Fetch and convert the embedded model; it draws its own progress."""
+def prepare_model(module: str) -> None:
+    """Fetch the model of a module of the catalogue; it draws its own progress."""
     done = subprocess.run(
-        [PYTHON, "-m", "agent.catalogue.embedded"], cwd=ROOT, stdout=subprocess.DEVNULL, check=False
+        [PYTHON, "-m", f"agent.catalogue.{module}"], cwd=ROOT, stdout=subprocess.DEVNULL, check=False
     )
     if done.returncode:
-        raise SetupError("the embedded model is not ready (see above).")
+        raise SetupError(f"the model of agent.catalogue.{module} is not ready (see above).")
 
 
 def remove(path: str) -> None:

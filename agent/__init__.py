@@ -14,11 +14,21 @@ if TYPE_CHECKING:
     from agent.chat.model import ChatVLLM, create_vllm_chat_model
     from agent.chat.text import VLLM
     from agent.persistence import ConversationStore, open_checkpointer
+    from agent.pooling.classifier import VLLMClassifier
+    from agent.pooling.embeddings import VLLMEmbeddings
+    from agent.pooling.reranker import VLLMReranker
+    from agent.pooling.reward import VLLMRewardModel
+    from agent.pooling.tokens import VLLMTokenClassifier
 
 __all__ = [  # noqa: RUF022 (sorted as Python sorts, which the tests ask for; ruff puts capitals first)
     "ChatVLLM",
     "ConversationStore",
     "VLLM",
+    "VLLMClassifier",
+    "VLLMEmbeddings",
+    "VLLMReranker",
+    "VLLMRewardModel",
+    "VLLMTokenClassifier",
     "create_vllm_chat_model",
     "list_models",
     "open_checkpointer",
@@ -30,6 +40,11 @@ _HOMES = {
     "VLLM": "agent.chat.text",
     "ChatVLLM": "agent.chat.model",
     "ConversationStore": "agent.persistence",
+    "VLLMClassifier": "agent.pooling.classifier",
+    "VLLMEmbeddings": "agent.pooling.embeddings",
+    "VLLMReranker": "agent.pooling.reranker",
+    "VLLMRewardModel": "agent.pooling.reward",
+    "VLLMTokenClassifier": "agent.pooling.tokens",
     "create_vllm_chat_model": "agent.chat.model",
     "list_models": "agent.catalogue.models",
     "open_checkpointer": "agent.persistence",

@@ -16,7 +16,6 @@ from agent.errors import ConfigurationError
 from agent.settings import Settings
 
 if TYPE_CHECKING:
-    from langchain_core.retrievers import BaseRetriever
     from langchain_core.runnables import RunnableConfig
     from langchain_core.tools import BaseTool
     from langgraph.graph.state import CompiledStateGraph
@@ -298,7 +297,7 @@ def build_graph(
         kind = find_graph(settings.graph)
     except UnknownGraphError as error:
         raise ConfigurationError(str(error)) from error
-    documents = {"retriever": _retriever(settings)} if kind.needs_documents else {}
+    documents = _search(settings) if kind.needs_documents else {}
     return kind.build(
         model=model,
         tools=tools,
@@ -309,10 +308,13 @@ def build_graph(
     )
 
 
-def _retriever(settings: Settings) -> BaseRetriever:
-    from agent.documents import DocumentFolder
+def _search(settings: Settings) -> dict[str, Any]:
+    from agent.documents import DocumentFolder, open_reranker
 
-    return DocumentFolder(folder=settings.documents)
+    return {
+        "retriever": DocumentFolder(folder=settings.documents, embeddings=settings.embeddings),
+        "reranker": None if settings.reranker is None else open_reranker(settings.reranker),
+    }
 
 
 def check_settings(settings: Settings, *, registry: ToolRegistry) -> None:

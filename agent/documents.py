@@ -1,8 +1,13 @@
-"""The documents that the settings name, for the graph that answers from them."""
+"""The documents that the settings name, for the graph that answers from them.
+
+They are found by their words alone, for which nothing has to start, or by their meaning too, and put in order
+by a reranker, where the settings name models for that; those start with the first search.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from langchain_core.callbacks import CallbackManagerForRetrieverRun
 from langchain_core.documents import Document
@@ -11,6 +16,48 @@ from pydantic import PrivateAttr
 
 from agent.errors import ConfigurationError
 from tools.builtin.documents import FolderRetriever
+
+if TYPE_CHECKING:
+    from agent.pooling.embeddings import VLLMEmbeddings
+    from agent.pooling.reranker import VLLMReranker
+
+DEFAULT_MODEL = "default"
+"""Stands in the settings for the model that is used where none is named."""
+
+# A model that chats leaves little of its card, and vLLM would ask for nearly all of it a second time. These
+# models are small, and have no cache that could grow.
+_PART_OF_CARD = 0.1
+
+
+def open_embeddings(model: str) -> VLLMEmbeddings:
+    """Embeddings on vLLM in this process; passages that are too long are represented by their beginning.
+
+    Args:
+        model: Hub id, directory, or :data:`DEFAULT_MODEL`.
+
+    Raises:
+        ModelNotFoundError: It is neither.
+    """
+    from agent.pooling.embeddings import VLLMEmbeddings
+
+    return VLLMEmbeddings(**_arguments(model))
+
+
+def open_reranker(model: str) -> VLLMReranker:
+    """A reranker on vLLM in this process; see :func:`open_embeddings`."""
+    from agent.pooling.reranker import VLLMReranker
+
+    return VLLMReranker(**_arguments(model))
+
+
+def _arguments(model: str) -> dict[str, Any]:
+    from agent.catalogue.hardware import machine_cards
+
+    return {
+        "model": None if model == DEFAULT_MODEL else model,
+        "too_long": "truncate",
+        **({"gpu_memory_utilization": _PART_OF_CARD} if machine_cards() else {}),
+    }
 
 
 def check_folder(folder: Path | None) -> Path:
@@ -42,6 +89,9 @@ class DocumentFolder(BaseRetriever):
     folder: Path | None
     """Markdown and text files, at any depth; ``None`` where none are given."""
 
+    embeddings: str | None = None
+    """The model that compares meanings; ``None`` to search by words alone."""
+
     _search: FolderRetriever | None = PrivateAttr(default=None)
 
     def _get_relevant_documents(
@@ -49,5 +99,6 @@ class DocumentFolder(BaseRetriever):
     ) -> list[Document]:
         folder = check_folder(self.folder)
         if self._search is None:
-            self._search = FolderRetriever(folder)
+            meaning = None if self.embeddings is None else open_embeddings(self.embeddings)
+            self._search = FolderRetriever(folder, embeddings=meaning)
         return self._search.invoke(query, {"callbacks": run_manager.get_child()})

@@ -13,6 +13,7 @@ met, and kept as ``__cause__``. Every message says what happened, with which val
     │   ├── EmbeddedModelError                 the embedded model cannot be fetched or converted
     │   ├── FitError                           the memory that a model needs cannot be foretold
     │   ├── UnsupportedInputError              this model does not take such input
+    │   ├── UnsupportedTaskError               this model is for another task
     │   └── StructuredOutputError              its answer is cut off, or does not fit the schema asked for
     ├── EngineError                            the engine that runs the model
     │   ├── EngineStartError                   it did not start
@@ -61,6 +62,10 @@ class FitError(ModelError):
 
 class UnsupportedInputError(ModelError):
     """This model does not take such input, for example an image."""
+
+
+class UnsupportedTaskError(ModelError):
+    """This model is for another task: it makes no embeddings, or scores, or classes."""
 
 
 class StructuredOutputError(ModelError, ValueError):

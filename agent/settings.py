@@ -65,6 +65,14 @@ class Settings:
     documents: Path | None = None
     """Folder of Markdown and text files that the graph ``retrieval`` answers from."""
 
+    embeddings: str | None = None
+    """Model by which documents are found by their meaning too: a hub id, a directory, or ``default`` for
+    all-MiniLM-L6-v2; ``None`` to find them by their words alone."""
+
+    reranker: str | None = None
+    """Model that puts found documents in order, named as for :attr:`embeddings`; ``None`` for the order in
+    which they were found."""
+
     database: str | None = None
     """Path or URL of the conversations; ``None`` for a file in :attr:`home`."""
 
@@ -238,6 +246,8 @@ _CHECKS: Mapping[str, Callable[[Any], Any]] = {
     "tools": _names,
     "tools_config": lambda value: Path(_text(value)).expanduser(),
     "documents": lambda value: Path(_text(value)).expanduser(),
+    "embeddings": _text,
+    "reranker": _text,
     "database": _text,
     "encryption_key": _text,
     "home": lambda value: Path(_text(value)).expanduser(),

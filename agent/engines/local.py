@@ -19,7 +19,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
-from agent.engines.base import EngineInfo, Explained, Request, Response, StageCallback
+from agent.engines.base import EngineInfo, Explained, PoolingRoute, Request, Response, StageCallback
 from agent.engines.config import EngineConfig, check_names
 from agent.engines.failures import start_error
 from agent.engines.hub import check_hub_model
@@ -165,6 +165,8 @@ class LocalEngine:
             reasoning_parser=choice.reasoning_parser,
             family=choice.family,
             tool_problem=problem,
+            tasks=server.tasks,
+            labels=model.labels,
             version=inprocess.version(),
         )
         self._on_stage("ready")
@@ -201,6 +203,12 @@ class LocalEngine:
     async def render(self, request: Request) -> list[int]:
         """Return the token ids of the prompt; see :class:`agent.engines.base.Engine`."""
         return await (await self._ready()).render(request)
+
+    async def pool(self, route: PoolingRoute, request: Request) -> Response:
+        """Answer one request to a pooling model; see :class:`agent.engines.base.PoolingEngine`."""
+        server = await self._ready()
+        with self._watched():
+            return await server.pool(route, request)
 
     async def explain(self, request: Request) -> Explained:
         """Return what would be given to the model; see :class:`agent.engines.base.ExplainingEngine`."""

@@ -14,8 +14,9 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-from agent.engines.base import EngineInfo, Request, Response
+from agent.engines.base import EngineInfo, PoolingRoute, Request, Response
 from agent.engines.loop import EngineLoop
+from agent.engines.wordwise import answer
 from agent.errors import ConfigurationError, EngineClosedError, RequestError
 
 
@@ -51,10 +52,12 @@ class ScriptedEngine:
     Args:
         script: The answers, in order; the requests that were made are kept in :attr:`requests`.
         repeat: Start again from the beginning when the script is over, in the place of an error.
+        pooled: Answers requests to a pooling model; by default texts are compared by their words.
     """
 
     script: Sequence[Script]
     repeat: bool = False
+    pooled: Callable[[PoolingRoute, Request], Response] | None = None
     requests: list[Request] = field(default_factory=list, init=False)
     loop: EngineLoop = field(default_factory=lambda: EngineLoop("scripted-engine"), init=False, repr=False)
     _closed: bool = field(default=False, init=False, repr=False)
@@ -170,6 +173,15 @@ class ScriptedEngine:
     async def render(self, request: Request) -> list[int]:
         """Count words in the place of tokens."""
         return list(range(_count(request)))
+
+    async def pool(self, route: PoolingRoute, request: Request) -> Response:
+        """Answer as a pooling model: by the function that was given, or by the words of the texts.
+
+        The vectors of texts that have words in common are near each other. Classes have to be scripted.
+        """
+        await self.start()
+        self.requests.append(request)
+        return self.pooled(route, request) if self.pooled is not None else answer(route, request)
 
     def close(self) -> None:
         """Refuse further calls."""

@@ -50,6 +50,9 @@ HOMES = {
     "abstract_parser": "vllm.parser.abstract_parser",
     "tool_parsers": "vllm.tool_parsers",
     "tokenizers": "vllm.tokenizers",
+    "model_config": "vllm.config.model",
+    "pooling": "vllm.entrypoints.pooling.factories",
+    "pooling_serving": "vllm.entrypoints.pooling.base.serving",
 }
 
 
@@ -124,6 +127,8 @@ def test_version(modules: dict[str, Any]) -> None:
         ("completion_serving", "OpenAIServingCompletion.create_completion", ["self", "request"]),
         ("tokenize_serving", "ServingTokenization.create_tokenize", ["self", "request", "raw_request"]),
         ("error_response", "create_error_response", ["message"]),
+        ("model_config", "ModelConfig.get_pooling_task", ["self", "supported_tasks"]),
+        ("pooling_serving", "PoolingBaseServing.__call__", ["self", "request"]),
     ],
 )
 def test_signatures(modules: dict[str, Any], module: str, path: str, wanted: list[str]) -> None:
@@ -165,6 +170,12 @@ def test_parsers_that_wait_are_told_of_the_end(modules: dict[str, Any]) -> None:
     source = inspect.getsource(modules["abstract_parser"].DelegatingParser._flush_engine_parsers)
     for name in ("engine_based_streaming", "finish_streaming"):
         expect(name in source, f"a stream ends without {name}, on which our parsers rest")
+
+
+def test_pooling_models_have_their_parts_of_the_state(modules: dict[str, Any]) -> None:
+    source = inspect.getsource(modules["pooling"])
+    for name in ("serving_embedding", "serving_classification", "serving_scores", "serving_pooling"):
+        expect(f"state.{name} = " in source, f"the state has no {name} any more")
 
 
 def test_batches_get_the_size_that_suits_a_server(modules: dict[str, Any]) -> None:

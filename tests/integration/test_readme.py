@@ -33,10 +33,16 @@ def run_example(mark: str, folder: Path) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.engine
 def test_the_example_of_plain_text_runs_as_it_stands(tmp_path: Path) -> None:
-    done = run_example("import VLLM", tmp_path)
+    done = run_example("import VLLM, ChatVLLM", tmp_path)
     likelihoods = [float(number) for number in re.findall(r"^-\d+\.\d+", done.stdout, flags=re.MULTILINE)]
     assert len(likelihoods) == 2
     assert likelihoods == sorted(likelihoods, reverse=True)
+
+
+@pytest.mark.engine
+def test_the_example_of_pooling_models_runs_as_it_stands(tmp_path: Path) -> None:
+    done = run_example("VLLMEmbeddings", tmp_path)
+    assert re.fullmatch(r"384\n0\.\d+ A kitten sleeps on the sofa\.\n", done.stdout)
 
 
 @pytest.mark.engine

@@ -1,8 +1,8 @@
 """Searching a folder of documents, with citations by file and line.
 
 The search itself can be any LangChain retriever, for example one over embeddings. The one that is built in
-finds passages by their words; it needs no model and notices by itself when files change. The folder cannot be
-left: no symbolic link in it is followed.
+finds passages by their words, which needs no model, and by their meaning too where it is given embeddings; it
+notices by itself when files change. The folder cannot be left: no symbolic link in it is followed.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 
 from langchain_core.callbacks import CallbackManagerForRetrieverRun
 from langchain_core.documents import Document
+from langchain_core.embeddings import Embeddings
 from langchain_core.retrievers import BaseRetriever
 from langchain_core.tools import BaseTool
 from pydantic import PrivateAttr
@@ -20,6 +21,7 @@ from pydantic import PrivateAttr
 from tools.builtin.keywords import KeywordIndex
 from tools.builtin.passages import Passage, passages
 from tools.builtin.root import Root, read_at
+from tools.builtin.vectors import VectorIndex, fused
 from tools.decorator import tool
 from tools.errors import ToolError, ToolInputError, ToolRegistrationError
 from tools.policy import ToolPolicy
@@ -80,7 +82,11 @@ def build_document_tools(
 
 
 class FolderRetriever(BaseRetriever):
-    """Passages of the text files below a folder, by the words in them."""
+    """Passages of the text files below a folder, by the words in them, or by words and meaning."""
+
+    embeddings: Embeddings | None = None
+    """Compares meanings: the passages are then ranked by their words and by their vectors, and the two
+    rankings put together. Vectors are computed when passages are first searched, and kept in memory."""
 
     limit: int = _MOST
     """How many passages are found at most."""
@@ -94,7 +100,9 @@ class FolderRetriever(BaseRetriever):
     _lock: threading.Lock = PrivateAttr(default_factory=threading.Lock)
     _read: dict[str, tuple[tuple[int, ...], list[Passage]]] = PrivateAttr(default_factory=dict)
     _passages: list[Passage] = PrivateAttr(default_factory=list)
+    _texts: list[str] = PrivateAttr(default_factory=list)
     _index: KeywordIndex | None = PrivateAttr(default=None)
+    _vectors: VectorIndex | None = PrivateAttr(default=None)
 
     def __init__(
         self,
@@ -107,12 +115,15 @@ class FolderRetriever(BaseRetriever):
         super().__init__(**fields)
         self._root = Root(folder)
         self._max_files, self._max_bytes = max_files, max_bytes
+        if self.embeddings is not None:
+            self._vectors = VectorIndex(self.embeddings)
 
     def _get_relevant_documents(
         self, query: str, *, run_manager: CallbackManagerForRetrieverRun
     ) -> list[Document]:
         with self._lock:
             index, found = self._current(), self._passages
+            ranked = self._ranked(query, index)
         return [
             Document(
                 found[number].text,
@@ -124,8 +135,15 @@ class FolderRetriever(BaseRetriever):
                     "score": round(score, 4),
                 },
             )
-            for number, score in index.search(query, limit=self.limit)
+            for number, score in ranked
         ]
+
+    def _ranked(self, query: str, index: KeywordIndex) -> list[tuple[int, float]]:
+        by_words = index.search(query, limit=self.limit)
+        if self._vectors is None or not self._texts:
+            return by_words
+        near = self._vectors.search(query, self._texts, limit=self.limit)
+        return fused([[number for number, _ in each] for each in (by_words, near)], limit=self.limit)
 
     def _current(self) -> KeywordIndex:
         """The index of the files as they are now; only what changed is read again."""
@@ -156,7 +174,8 @@ class FolderRetriever(BaseRetriever):
             self._read = now
             self._passages = [each for path in sorted(now) for each in now[path][1]]
             # The heading says what a passage is about, often in words that the passage itself leaves out.
-            self._index = KeywordIndex([f"{each.heading}\n{each.text}" for each in self._passages])
+            self._texts = [f"{each.heading}\n{each.text}" for each in self._passages]
+            self._index = KeywordIndex(self._texts)
         return self._index
 
 

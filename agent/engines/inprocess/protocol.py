@@ -55,6 +55,16 @@ def chosen(model_config: Any, wanted: Wanted) -> tuple[Choice, str]:
     """
     tokenizer = None if model_config.skip_tokenizer_init else cached_tokenizer_from_config(model_config)
     choice = choose(_known(model_config, tokenizer), wanted)
+    if model_config.runner_type == "pooling":  # no turns to write and no calls to read
+        given = choice.chat_template if wanted.chat_template is not None else None
+        return replace(
+            choice,
+            chat_template=given,
+            replaces=given is not None,
+            tool_parser=None,
+            reasoning_parser=None,
+            family=None,
+        ), ""
     if tokenizer is None:
         return replace(choice, tool_parser=None), ""
     problem = ""

@@ -26,12 +26,13 @@ from vllm.utils.argparse_utils import FlexibleArgumentParser
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.core_client import EngineCoreClient
 
-from agent.engines.base import Explained, Request, Response, StageCallback
+from agent.engines.base import Explained, PoolingRoute, Request, Response, StageCallback
 from agent.engines.inprocess.caches import forget_tokenizers
 from agent.engines.inprocess.core import ThreadCoreClient
 from agent.engines.inprocess.platform import with_platform_defaults
+from agent.engines.inprocess.pooling import labels, pooled
 from agent.engines.inprocess.protocol import check_parser_names, chosen, explained, probed
-from agent.errors import AgentError, EngineDeadError, EngineError, RequestError
+from agent.errors import AgentError, EngineDeadError, EngineError, RequestError, UnsupportedTaskError
 from agent.protocols.choice import Choice, Wanted
 from agent.protocols.control import control_tokens
 
@@ -52,6 +53,9 @@ class LoadedModel:
     control_tokens: tuple[str, ...]
     """Texts that the tokenizer turns into single control tokens, longest first."""
 
+    labels: tuple[str, ...] = ()
+    """Names of the classes that it tells apart."""
+
 
 class InProcessServer:
     """vLLM's OpenAI serving layer over a core in this process, without HTTP.
@@ -62,6 +66,8 @@ class InProcessServer:
     def __init__(self) -> None:
         self._state = State()
         self._llm: AsyncLLM | None = None
+        self.tasks: tuple[str, ...] = ()
+        """What the model does in vLLM's words, its own task first."""
 
     def load(self, engine_args: dict[str, Any], wanted: Wanted, on_stage: StageCallback) -> LoadedModel:
         """Load the model and warm it up; blocks the loop, which nothing else uses yet."""
@@ -89,6 +95,7 @@ class InProcessServer:
             choice=choice,
             problem=problem,
             control_tokens=control_tokens(special, {str(token) for token in added}),
+            labels=labels(config.model_config.hf_config),
         )
 
     async def serve(
@@ -101,7 +108,7 @@ class InProcessServer:
             does not read what the template writes is left out.
         """
         await self._serve(engine_args, choice, frontend_args)
-        serving, used, problem = self._state.openai_serving_chat, choice, ""
+        serving, used, problem = self._serving("openai_serving_chat"), choice, ""
         if choice.tool_parser is not None and serving is not None:
             used, problem = await probed(serving, choice)
             if used != choice:
@@ -123,7 +130,10 @@ class InProcessServer:
         namespace.chat_template = namespace.chat_template or self._own_template()
         # The serving layer reads it from here, where its own command line would have put it.
         namespace.structured_outputs_config.reasoning_parser = choice.reasoning_parser or ""
-        await init_app_state(self._llm, self._state, namespace, await self._llm.get_supported_tasks())
+        supported = await self._llm.get_supported_tasks()
+        await init_app_state(self._llm, self._state, namespace, supported)
+        own = self._llm.model_config.get_pooling_task(supported)
+        self.tasks = tuple(dict.fromkeys(task for task in (own, *supported) if task is not None))
 
     def _own_template(self) -> str | None:
         """Return the template that vLLM would come to anyway; None where it must look for it.
@@ -133,6 +143,8 @@ class InProcessServer:
         """
         assert self._llm is not None
         renderer = self._llm.renderer
+        if self._llm.model_config.runner_type == "pooling":
+            return None  # a reranker's own is often that of the chat model it was made from
         if not isinstance(renderer, HfRenderer) or self._llm.model_config.is_multimodal_model:
             return None
         template = getattr(renderer.tokenizer, "chat_template", None)
@@ -182,7 +194,9 @@ class InProcessServer:
             tokenized = await self._translate(self._state.serving_tokenization.create_tokenize(wanted, None))
             return list(tokenized.tokens)
         rendered = await self._translate(
-            self._state.openai_serving_chat.render_chat_request(_validated(ChatCompletionRequest, request))
+            self._generating("openai_serving_chat").render_chat_request(
+                _validated(ChatCompletionRequest, request)
+            )
         )
         _, inputs = rendered
         return list(inputs[0]["prompt_token_ids"])
@@ -190,24 +204,35 @@ class InProcessServer:
     async def explain(self, request: Request) -> Explained:
         """Return the prompt of a chat request, and what vLLM holds the answer to."""
         token_ids = await self.render(request)
-        serving = self._generating(self._state.openai_serving_chat)
+        serving = self._generating("openai_serving_chat")
         return explained(serving, _validated(ChatCompletionRequest, request), token_ids)
 
     async def _chat(self, request: dict[str, Any]) -> Any:
-        serving = self._generating(self._state.openai_serving_chat)
+        serving = self._generating("openai_serving_chat")
         return await self._translate(
             serving.create_chat_completion(_validated(ChatCompletionRequest, request))
         )
 
     async def _complete(self, request: dict[str, Any]) -> Any:
-        serving = self._generating(self._state.openai_serving_completion)
+        serving = self._generating("openai_serving_completion")
         return await self._translate(serving.create_completion(_validated(CompletionRequest, request)))
 
-    @staticmethod
-    def _generating(serving: Any) -> Any:
+    async def pool(self, route: PoolingRoute, request: Request) -> Response:
+        """Answer one request to a pooling model."""
+        return await self._translate(pooled(self._state, route, request, self.tasks))  # type: ignore[no-any-return]
+
+    def _serving(self, name: str) -> Any:
+        """Return one part of the serving layer; None where it has no such part for this model."""
+        return getattr(self._state, name, None)
+
+    def _generating(self, name: str) -> Any:
+        serving = self._serving(name)
         if serving is None:
-            msg = "this model does not generate text; it is a pooling model"
-            raise RequestError(msg)
+            msg = (
+                f"this model generates no text, it is one for: {', '.join(self.tasks)}; take one that does, "
+                "or use VLLMEmbeddings, VLLMReranker, VLLMClassifier and so on with this one"
+            )
+            raise UnsupportedTaskError(msg)
         return serving
 
     async def _translate(self, call: Any) -> Any:

@@ -15,7 +15,7 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from agent.engines.base import EngineInfo, Explained, Request, Response
+from agent.engines.base import EngineInfo, Explained, PoolingRoute, Request, Response
 from agent.engines.loop import EngineLoop
 from agent.engines.remote.connection import (
     CHAT,
@@ -27,6 +27,7 @@ from agent.engines.remote.connection import (
     UnreachableError,
 )
 from agent.engines.remote.discovery import discover
+from agent.engines.remote.pooling import PATHS, for_another_task
 from agent.errors import (
     AgentError,
     ConfigurationError,
@@ -36,6 +37,7 @@ from agent.errors import (
     EngineStartError,
     ModelNotFoundError,
     RequestError,
+    UnsupportedTaskError,
 )
 
 _LOG = logging.getLogger(__name__)
@@ -62,6 +64,9 @@ _VLLM_FIELDS: Mapping[str, Any] = {
     "include_reasoning": True,
     "priority": 0,
     "cache_salt": None,
+    "truncate_prompt_tokens": None,
+    "use_activation": None,
+    "endianness": "little",
 }
 
 # Fields that change the prompt.
@@ -201,6 +206,29 @@ class RemoteEngine:
                 raise LostError("the stream ended in the middle of the answer")
         except ConnectionFailure as error:
             raise await self._meaning(error, body) from error
+
+    async def pool(self, route: PoolingRoute, request: Request) -> Response:
+        """Answer one request to a pooling model; see :class:`agent.engines.base.PoolingEngine`.
+
+        A server does not say what its model is for, but it lacks the routes for everything else.
+        """
+        body = await self._body(request)
+        path = PATHS[route]
+        try:
+            answer = await self._connection.json("POST", path, body)
+        except RefusedError as error:
+            if for_another_task(error):
+                msg = (
+                    f"the model {body['model']!r} at {self.address} is not for this task: the server refuses "
+                    f"{path} ({error.status}: {error}); serve a model that is, with --runner pooling"
+                )
+                raise UnsupportedTaskError(msg) from error
+            raise await self._meaning(error, body) from error
+        except ConnectionFailure as error:
+            raise await self._meaning(error, body) from error
+        if not isinstance(answer, dict):
+            raise self._strange(answer)
+        return answer
 
     async def render(self, request: Request) -> list[int]:
         """Return the token ids of the prompt by vLLM's ``/tokenize``.

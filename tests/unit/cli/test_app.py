@@ -10,8 +10,10 @@ import pytest
 from cli_doubles import Terminal
 
 import agent.app
-from agent import ChatVLLM
+import agent.documents
+from agent import ChatVLLM, VLLMEmbeddings
 from agent.app import build_graph, build_model, open_app
+from agent.documents import DocumentFolder, open_embeddings, open_reranker
 from agent.engines import ScriptedEngine
 from agent.errors import ConfigurationError
 from agent.serving.engine import WarmEngine
@@ -50,6 +52,41 @@ async def test_a_graph_without_its_documents_is_built_and_says_so_when_it_runs()
     graph = build_graph(Settings(graph="retrieval"), model=model, tools=[])
     with pytest.raises(ConfigurationError, match="VLLM_AGENT_DOCUMENTS"):
         await graph.ainvoke({"messages": "Hello"})
+
+
+def test_models_for_documents_are_named_by_the_settings_and_not_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = ChatVLLM(engine=ScriptedEngine([]))
+    settings = Settings(graph="retrieval", documents=tmp_path, embeddings=str(tmp_path), reranker="default")
+    assert build_graph(settings, model=model, tools=[]).nodes  # drawn and served without an engine
+    assert open_reranker("default").model is None
+    monkeypatch.setattr("agent.catalogue.hardware.machine_cards", lambda: [])
+    embeddings = open_embeddings("a/b")
+    assert (embeddings.model, embeddings.too_long) == ("a/b", "truncate")
+    assert embeddings.gpu_memory_utilization is None
+    monkeypatch.setattr("agent.catalogue.hardware.machine_cards", lambda: ["a card"])
+    assert open_embeddings("a/b").gpu_memory_utilization == 0.1  # the model that chats is there too
+
+
+def test_documents_are_found_by_their_meaning_where_that_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "pets.md").write_text("A cat sleeps.")
+    (tmp_path / "money.md").write_text("Stocks fell.")
+    opened = []
+
+    def scripted(name: str) -> VLLMEmbeddings:
+        opened.append(name)
+        return VLLMEmbeddings(engine=ScriptedEngine([]))
+
+    monkeypatch.setattr(agent.documents, "open_embeddings", scripted)
+    by_words = DocumentFolder(folder=tmp_path).invoke("a sleeping cat")
+    assert (opened, [each.metadata["source"] for each in by_words]) == ([], ["pets.md"])
+    both = DocumentFolder(folder=tmp_path, embeddings="some/model")
+    assert [each.metadata["source"] for each in both.invoke("a sleeping cat")] == ["pets.md", "money.md"]
+    both.invoke("something else")
+    assert opened == ["some/model"]
 
 
 def test_the_tools_are_closed_with_the_app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

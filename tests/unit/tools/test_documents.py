@@ -10,13 +10,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from langchain_core.documents import Document
+from langchain_core.embeddings import Embeddings
 from langchain_core.messages import ToolCall
 from langchain_core.retrievers import BaseRetriever
 
 from tools import ToolRegistrationError, acall, call
 from tools.builtin import build_document_tools
+from tools.builtin.documents import FolderRetriever
 from tools.builtin.keywords import KeywordIndex, words_of
 from tools.builtin.passages import passages
+from tools.builtin.vectors import fused
 
 GUIDE = """# Guide
 
@@ -168,3 +171,47 @@ def test_every_line_with_text_is_in_exactly_one_passage_with_its_number(text, si
     assert set(with_text) <= set(seen)
     whole = [number for number in seen if len(lines[number - 1]) <= size * 2]
     assert len(whole) == len(set(whole))
+
+
+# -- by meaning ---------------------------------------------------------------------------------------------
+
+
+class Meanings(Embeddings):
+    """Knows what some words mean, and counts what it is asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    def embed_documents(self, texts: list[str]) -> list[list[float]]:
+        self.asked += texts
+        return [self.embed_query(text) for text in texts]
+
+    def embed_query(self, text: str) -> list[float]:
+        return [
+            float(any(word in text for word in words)) for words in (("cat", "feline"), ("money", "stock"))
+        ]
+
+
+def test_a_passage_without_a_word_of_the_query_is_found_by_its_meaning(tmp_path: Path) -> None:
+    (tmp_path / "a.md").write_text("The cat sleeps.")
+    (tmp_path / "b.md").write_text("The stock market fell.")
+    assert FolderRetriever(tmp_path).invoke("a feline") == []
+    found = FolderRetriever(tmp_path, embeddings=Meanings()).invoke("a feline")
+    assert [each.metadata["source"] for each in found] == ["a.md", "b.md"]
+
+
+def test_each_passage_is_embedded_once(tmp_path: Path) -> None:
+    meanings = Meanings()
+    retriever = FolderRetriever(tmp_path, embeddings=meanings)
+    assert retriever.invoke("cat") == []
+    (tmp_path / "a.md").write_text("The cat sleeps.")
+    (tmp_path / "same.md").write_text("The cat sleeps.")
+    for _ in range(2):
+        assert len(retriever.invoke("cat")) == 2
+    (tmp_path / "b.md").write_text("The stock market fell.")
+    retriever.invoke("cat")
+    assert meanings.asked == ["\nThe cat sleeps.", "\nThe stock market fell."]
+
+
+def test_what_stands_high_in_several_rankings_comes_first() -> None:
+    assert [number for number, _ in fused([[1, 2, 3], [4, 2]], limit=3)] == [2, 1, 4]

@@ -1,0 +1,247 @@
+"""What all pooling models share: their arguments, their hold on an engine, and batching."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, Self, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr, ValidationError
+
+from agent.chat.opening import REMOTE_FIELDS, EngineChoice, explain, given_names, key_from_environment
+from agent.chat.session import Session
+from agent.engines.base import EngineInfo, PoolingEngine, PoolingRoute, Request, Response, StageCallback
+from agent.engines.loop import EngineLoop
+from agent.errors import AgentError, ConfigurationError, RequestError
+from agent.pooling.limits import too_long
+
+T = TypeVar("T")
+
+_LOCAL = (
+    "dtype",
+    "tensor_parallel_size",
+    "gpu_memory_utilization",
+    "max_model_len",
+    "download_dir",
+    "trust_remote_code",
+)
+_NOT_COPIED = {"engine", "on_stage", "callbacks"}
+_IN_FLIGHT = 4  # requests at once: the next ones are tokenized while the engine computes
+
+
+class PoolingModel(BaseModel):
+    """The arguments and the engine of a pooling model.
+
+    The engine starts with the first call (or :meth:`start`), is shared with all models of the same
+    configuration in this process, and batches the calls of all of them.
+    """
+
+    model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid", protected_namespaces=())
+
+    model: str | None = None
+    """Hub id or local directory; with ``base_url`` the name under which the server serves it."""
+
+    base_url: str | None = None
+    """A server's address, for example ``http://localhost:8000/v1``, in the place of vLLM in this process."""
+
+    api_key: SecretStr | None = None
+    """The server's key; by default that of the environment variable ``VLLM_API_KEY``."""
+
+    timeout: float = Field(default=600.0, gt=0)
+    """Seconds that the server may stay silent."""
+
+    max_retries: int = Field(default=2, ge=0)
+    """How often a call is tried again when the server certainly did no work for it."""
+
+    dtype: Literal["auto", "float16", "bfloat16", "float32"] = "auto"
+    """Number format of the weights; by default float32 ones are computed in 16 bits on a card."""
+
+    tensor_parallel_size: int = Field(default=1, ge=1)
+    """GPUs to split the weights over."""
+
+    gpu_memory_utilization: float | None = Field(default=None, gt=0, le=1)
+    """Part of the card's memory to use; by default vLLM's own."""
+
+    max_model_len: int | None = Field(default=None, ge=1)
+    """Tokens of one text at most; by default what the model is made for."""
+
+    download_dir: str | None = None
+    """Where weights are stored; by default the hub's cache."""
+
+    trust_remote_code: bool = False
+    """Whether code that comes with a model may run. Never turned on implicitly."""
+
+    vllm_kwargs: dict[str, Any] = Field(default_factory=dict)
+    """Any other argument of ``vllm.EngineArgs``: ``{"pooler_config": {"pooling_type": "CLS"}}``, …"""
+
+    too_long: Literal["error", "truncate"] = "error"
+    """What becomes of a text that has more tokens than the model takes: an error that names it, or its
+    beginning alone is used."""
+
+    batch_size: int = Field(default=128, ge=1)
+    """Texts in one request to the engine, which computes several requests at once."""
+
+    engine: PoolingEngine | None = Field(default=None, exclude=True, repr=False)
+    """An engine that exists already, for example a :class:`~agent.engines.ScriptedEngine`."""
+
+    on_stage: StageCallback | None = Field(default=None, exclude=True, repr=False)
+    """Called with each stage of the engine's start."""
+
+    @classmethod
+    def _default_model(cls) -> Callable[[], Path] | None:
+        """Return what fetches the model for those who name none; None where there is none."""
+        return None
+
+    _session: Session = PrivateAttr()
+
+    def __init__(self, **arguments: Any) -> None:
+        name = type(self).__name__
+        if unknown := sorted(arguments.keys() - type(self).model_fields.keys()):
+            msg = (
+                f"{name} has no argument {unknown[0]!r} (value {arguments[unknown[0]]!r}); an argument of "
+                f"vLLM's engine goes into vllm_kwargs={{{unknown[0]!r}: …}}"
+            )
+            raise ConfigurationError(msg)
+        try:
+            super().__init__(**arguments)
+        except ValidationError as error:
+            raise ConfigurationError(explain(error, f"{name} cannot be built")) from error
+        self._session = Session(self._opener(), "text")
+
+    def _opener(self) -> Callable[[], Any]:
+        if (
+            self.model is None
+            and self.base_url is None
+            and self.engine is None
+            and self._default_model() is None
+        ):
+            msg = f"{type(self).__name__} needs model=, a hub id or a directory, or base_url= of a server"
+            raise ConfigurationError(msg)
+        remote = {name: getattr(self, name) for name in REMOTE_FIELDS}
+        return EngineChoice(
+            model=self.model,
+            base_url=self.base_url,
+            engine=self.engine,
+            remote=remote if self.api_key is not None else {**remote, "api_key": key_from_environment()},
+            local={**{name: getattr(self, name) for name in _LOCAL}, "runner": "pooling", **self._local()},
+            vllm_kwargs=self.vllm_kwargs,
+            given=given_names(self),
+            embedded=self._default_model(),
+            on_stage=self.on_stage,
+        ).opener()
+
+    def _local(self) -> Mapping[str, Any]:
+        """Further engine arguments that a kind of model needs in this process."""
+        return {}
+
+    # -- life -----------------------------------------------------------------------------------------------
+
+    def start(self) -> EngineInfo:
+        """Start the engine now, in the place of with the first call, and say what it is."""
+        return self._session.loop.run(self._session.started())[1]
+
+    def close(self) -> None:
+        """Give the engine back; the last model on it frees its memory. May be called twice."""
+        self._session.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.close()
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        """Pickle the arguments; the copy opens the engine of its own process."""
+        if self.engine is not None:
+            msg = f"a {type(self).__name__} on a given engine ({self.engine!r}) cannot be pickled"
+            raise TypeError(msg)
+        return _build, (
+            type(self),
+            {name: getattr(self, name) for name in self.model_fields_set - _NOT_COPIED},
+        )
+
+    # -- calls ----------------------------------------------------------------------------------------------
+
+    def _run(self, work: Coroutine[Any, Any, T]) -> T:
+        return self._loop(work).run(work)
+
+    async def _arun(self, work: Coroutine[Any, Any, T]) -> T:
+        # Opening an engine reads files, and fetches a model that is missing: not on the caller's loop.
+        return await (await asyncio.to_thread(self._loop, work)).arun(work)
+
+    def _loop(self, work: Coroutine[Any, Any, Any]) -> EngineLoop:
+        try:
+            return self._session.loop
+        except AgentError:  # it is closed, or there is no such model
+            work.close()
+            raise
+
+    async def _started(self) -> tuple[PoolingEngine, EngineInfo]:
+        engine, info = await self._session.started()
+        if not isinstance(engine, PoolingEngine):
+            raise ConfigurationError(f"{engine!r} has no method `pool`, which pooling models need")
+        return engine, info
+
+    async def _ask(
+        self, route: PoolingRoute, request: Request, texts: Sequence[str], first: int = 0
+    ) -> Response:
+        """Make one request.
+
+        Args:
+            route: Which of vLLM's routes.
+            request: Its body.
+            texts: What of it may be too long, one after the other.
+            first: The number of the first of them among all of the call.
+        """
+        engine, _ = await self._started()
+        body = dict(request)
+        if self.too_long == "truncate" and route != "tokenize":
+            body["truncate_prompt_tokens"] = -1  # vLLM's word for: as many as the model takes
+        try:
+            return await engine.pool(route, body)
+        except RequestError as error:
+            raise await too_long(error, engine, texts, first) or error from error
+
+    async def _batched(
+        self, texts: Sequence[str], ask: Callable[[Sequence[str], int], Coroutine[Any, Any, list[T]]]
+    ) -> list[T]:
+        """Ask for all texts in requests of :attr:`batch_size`, some at once; answers are in their order.
+
+        The first failure ends the others.
+        """
+        _check_texts(texts, type(self).__name__)
+        places = asyncio.Semaphore(_IN_FLIGHT)
+
+        async def one(first: int) -> list[T]:
+            async with places:
+                return await ask(texts[first : first + self.batch_size], first)
+
+        answered = await together([one(first) for first in range(0, len(texts), self.batch_size)])
+        return [answer for answers in answered for answer in answers]
+
+
+async def together(calls: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
+    """Await calls side by side; the first failure ends the others."""
+    tasks = [asyncio.ensure_future(call) for call in calls]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+
+
+def _check_texts(texts: Sequence[Any], name: str) -> None:
+    for number, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise ConfigurationError(f"{name} takes texts, and number {number} is {text!r:.100}")
+
+
+def _build(kind: type[PoolingModel], arguments: dict[str, Any]) -> PoolingModel:
+    return kind(**arguments)
