@@ -27,6 +27,7 @@ from agent.engines.remote.connection import (
     UnreachableError,
 )
 from agent.engines.remote.discovery import discover
+from agent.engines.remote.fields import VLLM_FIELDS
 from agent.engines.remote.pooling import PATHS, for_another_task
 from agent.errors import (
     AgentError,
@@ -41,33 +42,6 @@ from agent.errors import (
 )
 
 _LOG = logging.getLogger(__name__)
-
-# Fields of requests that only vLLM has, with the value that means "as if it were not there".
-_VLLM_FIELDS: Mapping[str, Any] = {
-    "top_k": -1,
-    "min_p": 0.0,
-    "repetition_penalty": 1.0,
-    "ignore_eos": False,
-    "structured_outputs": None,
-    "chat_template_kwargs": None,
-    "prompt_logprobs": None,
-    "use_beam_search": False,
-    "length_penalty": None,
-    "min_tokens": 0,
-    "stop_token_ids": None,
-    "bad_words": None,
-    "skip_special_tokens": True,
-    "include_stop_str_in_output": False,
-    "add_special_tokens": True,
-    "allowed_token_ids": None,
-    "thinking_token_budget": None,
-    "include_reasoning": True,
-    "priority": 0,
-    "cache_salt": None,
-    "truncate_prompt_tokens": None,
-    "use_activation": None,
-    "endianness": "little",
-}
 
 # Fields that change the prompt.
 _PROMPT_FIELDS = (
@@ -308,9 +282,9 @@ class RemoteEngine:
         body = {
             name: value
             for name, value in body.items()
-            if name not in _VLLM_FIELDS or value not in (None, _VLLM_FIELDS[name])
+            if name not in VLLM_FIELDS or value not in (None, VLLM_FIELDS[name])
         }
-        if new := sorted((body.keys() & _VLLM_FIELDS.keys()) - self._told):
+        if new := sorted((body.keys() & VLLM_FIELDS.keys()) - self._told):
             self._told.update(new)
             _LOG.warning("%s is not vLLM and may ignore: %s", self.address, ", ".join(new))
         return body
@@ -379,7 +353,7 @@ class RemoteEngine:
                     "start it again"
                 )
             return EngineError(f"the server at {self.address} failed ({status}): {error}")
-        own = sorted(body.keys() & _VLLM_FIELDS.keys())
+        own = sorted(body.keys() & VLLM_FIELDS.keys())
         hint = f" (it is not vLLM, and these fields are vLLM's own: {', '.join(own)})" if own else ""
         return RequestError(f"{error}{'' if self._is_vllm else hint}")
 
