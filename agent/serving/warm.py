@@ -72,7 +72,8 @@ def facts(record: ServerRecord, directory: ServerDirectory) -> EngineInfo | None
     """What a server wrote of itself; None where it wrote nothing that is understood here."""
     try:
         told: dict[str, Any] = json.loads(directory.facts(record).read_text(encoding="utf-8"))
-        return EngineInfo(**{**told, "control_tokens": tuple(told["control_tokens"])})
+        # JSON has no tuples.
+        return EngineInfo(**{k: tuple(v) if isinstance(v, list) else v for k, v in told.items()})
     except (OSError, ValueError, TypeError, KeyError):
         return None
 

@@ -148,6 +148,8 @@ def test_it_answers_as_the_model_in_this_process_does(home: Home, real_model: Ch
         told, own = served.start(), here.start()
         assert told.control_tokens == own.control_tokens
         assert told.chat_template == own.chat_template
+        assert told.parameters == own.parameters
+        assert told.parameters is not None
         assert told.max_model_len == own.max_model_len
         for question in questions:
             one, other = (each.bind_tools(tools).invoke(question) for each in (served, here))

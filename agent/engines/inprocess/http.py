@@ -31,6 +31,7 @@ from vllm.tool_parsers import ToolParserManager
 from vllm.utils.argparse_utils import FlexibleArgumentParser
 from vllm.v1.engine.core_client import EngineCoreClient
 
+from agent.catalogue.size import parameters_of
 from agent.engines.base import EngineInfo, StageCallback
 from agent.engines.config import closest_flags
 from agent.engines.inprocess.core import ThreadCoreClient
@@ -256,6 +257,7 @@ class _Facts:
             kind="remote",
             model=names[0] if isinstance(names, list) else names,
             max_model_len=engine.model_config.max_model_len,
+            parameters=parameters_of(engine.model_config.model),
             chat_template=template or getattr(tokenizer, "chat_template", None),
             control_tokens=_control_tokens(tokenizer),
             tool_parser=choice.tool_parser if choice else args.tool_call_parser,

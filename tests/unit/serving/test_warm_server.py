@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
 import threading
-from dataclasses import replace
+from dataclasses import asdict, replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
@@ -194,3 +195,10 @@ class another_server:
     def __exit__(self, *_: object) -> None:
         self._server.shutdown()
         self._server.server_close()
+
+
+def test_what_a_server_says_of_itself_is_read_as_it_was(model: str, directory: ServerDirectory) -> None:
+    record, _ = ensure(order_for(model), directory)
+    info = EngineInfo(kind="remote", model="m", parameters=7, control_tokens=("<s>",), tasks=("generate",))
+    directory.facts(record).write_text(json.dumps(asdict(info)))
+    assert warm.facts(record, directory) == info
