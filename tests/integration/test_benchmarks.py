@@ -107,4 +107,4 @@ def test_engine_measures_our_calls() -> None:
     assert round_["first_token_s"] > 0
     assert round_["tokens_per_s"]["3"] > 0
     rows = json.loads(done.stdout)
-    assert [row["figure"].split()[0] for row in rows] == ["processor", "processor", "MB"]
+    assert [row["figure"].split()[0] for row in rows] == ["processor", "processor", "MB", "MB"]
