@@ -71,10 +71,11 @@ def ensure(
 def facts(record: ServerRecord, directory: ServerDirectory) -> EngineInfo | None:
     """What a server wrote of itself; None where it wrote nothing that is understood here."""
     try:
-        told: dict[str, Any] = json.loads(directory.facts(record).read_text(encoding="utf-8"))
+        told = json.loads(directory.facts(record).read_text(encoding="utf-8"))
         # JSON has no tuples.
-        return EngineInfo(**{k: tuple(v) if isinstance(v, list) else v for k, v in told.items()})
-    except (OSError, ValueError, TypeError, KeyError):
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in told.items()}
+        return EngineInfo(**values)
+    except (OSError, ValueError, TypeError, AttributeError):
         return None
 
 
