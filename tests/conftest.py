@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 
 import postgres_server
@@ -14,6 +15,10 @@ from vllm_server import VLLMServer, serve
 
 from agent import ChatVLLM
 from agent.catalogue.embedded import embedded_model
+
+# What a script runs in its background ignores Ctrl-C, and so would processes that tests start and interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # How long an example takes says nothing on a machine that others use too. What decides whether a change may
 # land looks at the same examples each time; new ones are looked for at the desk.

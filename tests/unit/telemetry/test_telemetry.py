@@ -275,7 +275,8 @@ def test_a_wrong_endpoint_is_refused() -> None:
         pass
 
 
-def test_nobody_watches_unless_asked() -> None:
+def test_nobody_watches_unless_asked(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING, "agent.telemetry")  # as it is where no command has asked for a log
     with open_telemetry() as observer:
         assert observer is None
 
