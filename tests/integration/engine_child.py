@@ -23,6 +23,9 @@ from agent import ChatVLLM
 from agent.catalogue.embedded import embedded_model
 from agent.engines import EngineConfig, LocalEngine
 
+# vLLM imports Ray where that is installed, whose exit hook makes Python forget that Ctrl-C has ended it.
+sys.modules["ray"] = None  # as where it is not installed
+
 SMALL = {"max_model_len": 1024, "kv_cache_memory_bytes": 64 << 20, "max_num_seqs": 16}
 LONG = {"max_tokens": 900, "ignore_eos": True}
 
