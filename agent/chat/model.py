@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from langchain_core.language_models import LangSmithParams, LanguageModelInput
 from langchain_core.runnables import Runnable
@@ -14,6 +14,7 @@ from agent.chat.arguments import SAMPLING_FIELDS
 from agent.chat.binding import ChatBinding
 from agent.chat.counting import ChatCounting
 from agent.chat.explaining import Explanation, explanation
+from agent.chat.life import HoldsEngine
 from agent.chat.opening import explain
 from agent.chat.requests import wire_tool_choice, wire_tools
 from agent.chat.session import Session
@@ -21,10 +22,8 @@ from agent.chat.structured import Method, ask_for_structure, structured
 from agent.engines.base import EngineInfo
 from agent.errors import ConfigurationError
 
-_NOT_COPIED = {"llm", "on_stage", "callbacks"}  # another process has its own
 
-
-class ChatVLLM(ChatCounting):
+class ChatVLLM(HoldsEngine, ChatCounting):
     """A chat model that runs on vLLM: in this process, or on a server.
 
     With ``base_url`` it speaks to a ``vllm serve``, or to another server of OpenAI's chat-completions API.
@@ -59,6 +58,8 @@ class ChatVLLM(ChatCounting):
         ModelNotFoundError: ``model`` is neither a model directory nor a possible hub id.
     """
 
+    _not_copied: ClassVar[frozenset[str]] = frozenset({"llm", "on_stage", "callbacks"})
+
     def __init__(self, **arguments: Any) -> None:
         try:
             super().__init__(**arguments)
@@ -83,33 +84,9 @@ class ChatVLLM(ChatCounting):
         _, info, protocol = await self._session.ready()
         return info, protocol
 
-    def close(self) -> None:
-        """Give the engine back; the last model on it frees its memory. May be called twice."""
-        self._session.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self.close()
-
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
         """Copy the arguments; however a copy is made in this process, it shares the engine."""
         return self.model_copy()
-
-    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-        """Pickle the arguments; the copy opens the engine of its own process."""
-        if self.engine is not None:
-            msg = f"a ChatVLLM on a given engine ({self.engine!r}) cannot be pickled"
-            raise TypeError(msg)
-        given = {name: getattr(self, name) for name in self.model_fields_set - _NOT_COPIED}
-        return _build, (type(self), given)
 
     # -- tools ----------------------------------------------------------------------------------------------
 
@@ -248,10 +225,6 @@ class ChatVLLM(ChatCounting):
         params["ls_provider"] = "vllm"
         params["ls_model_name"] = kwargs.get("model", self._name)
         return params
-
-
-def _build(kind: type[ChatVLLM], arguments: dict[str, Any]) -> ChatVLLM:
-    return kind(**arguments)
 
 
 def create_vllm_chat_model(

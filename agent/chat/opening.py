@@ -117,6 +117,26 @@ def key_from_environment() -> SecretStr | None:
     return SecretStr(key) if key else None
 
 
+def remote_arguments(model: Any) -> dict[str, Any]:
+    """Return the arguments named in :data:`REMOTE_FIELDS`, with the environment's key where there is none."""
+    given = {name: getattr(model, name) for name in REMOTE_FIELDS}
+    return given if given["api_key"] is not None else {**given, "api_key": key_from_environment()}
+
+
+def refuse_unknown(kind: type[BaseModel], arguments: Mapping[str, Any]) -> None:
+    """Refuse an argument that a model does not have, which may be one of vLLM's.
+
+    Raises:
+        ConfigurationError: There is one.
+    """
+    if unknown := sorted(arguments.keys() - kind.model_fields.keys()):
+        msg = (
+            f"{kind.__name__} has no argument {unknown[0]!r} (value {arguments[unknown[0]]!r}); an argument "
+            f"of vLLM's engine goes into vllm_kwargs={{{unknown[0]!r}: …}}"
+        )
+        raise ConfigurationError(msg)
+
+
 def explain(error: ValidationError, what: str = "ChatVLLM cannot be built") -> str:
     """Say in one line which arguments are wrong, with their values."""
     lines = []

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import warnings
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from typing import Any, Literal, Self
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from typing import Any, ClassVar, Literal
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import LangSmithParams
@@ -13,10 +12,19 @@ from langchain_core.outputs import GenerationChunk, LLMResult
 from pydantic import ConfigDict, Field, PrivateAttr, SecretStr, ValidationError, model_validator
 
 from agent.chat.completions import generation_chunks, llm_result
-from agent.chat.opening import REMOTE_FIELDS, EngineChoice, explain, given_names, key_from_environment
+from agent.chat.life import HoldsEngine
+from agent.chat.opening import (
+    REMOTE_FIELDS,
+    EngineChoice,
+    explain,
+    given_names,
+    refuse_unknown,
+    remote_arguments,
+)
 from agent.chat.sampling import TextSampling
 from agent.chat.session import Session
-from agent.engines.base import Engine, EngineInfo, Response, StageCallback
+from agent.engines.base import Engine, Response, StageCallback
+from agent.engines.loop import together
 from agent.errors import ConfigurationError
 
 with warnings.catch_warnings():
@@ -28,12 +36,11 @@ _SAMPLING = tuple(
     name for name in TextSampling.model_fields if name in CommunityVLLM.model_fields or name == "seed"
 )
 _LOCAL = ("tensor_parallel_size", "dtype", "download_dir", "trust_remote_code")
-_NOT_COPIED = {"engine", "on_stage", "callbacks", "cache", "client", "metadata"}
 # What ChatVLLM has as arguments of its own and VLLM takes in vllm_kwargs.
 _CHAT_NAMES = ("gpu_memory_utilization", "max_model_len", "tool_parser", "reasoning_parser", "chat_template")
 
 
-class VLLM(CommunityVLLM):  # type: ignore[misc]  # langchain-community is untyped for mypy
+class VLLM(HoldsEngine, CommunityVLLM):  # type: ignore[misc]  # langchain-community is untyped for mypy
     """A text model that runs on vLLM: it continues a text as it stands, without a chat template.
 
     A drop-in for ``langchain_community.llms.VLLM``, of which it is a kind, with these differences: every
@@ -110,16 +117,14 @@ class VLLM(CommunityVLLM):  # type: ignore[misc]  # langchain-community is untyp
     on_stage: StageCallback | None = Field(default=None, exclude=True, repr=False)
     """Called with each stage of the engine's start."""
 
+    _not_copied: ClassVar[frozenset[str]] = frozenset(
+        {"engine", "on_stage", "callbacks", "cache", "client", "metadata"}
+    )
     _session: Session = PrivateAttr()
     _warned: set[str] = PrivateAttr(default_factory=set)
 
     def __init__(self, **arguments: Any) -> None:
-        if unknown := sorted(arguments.keys() - type(self).model_fields.keys()):
-            msg = (
-                f"VLLM has no argument {unknown[0]!r} (value {arguments[unknown[0]]!r}); an argument of "
-                f"vLLM's engine goes into vllm_kwargs={{{unknown[0]!r}: …}}"
-            )
-            raise ConfigurationError(msg)
+        refuse_unknown(type(self), arguments)
         try:
             super().__init__(**arguments)
         except ValidationError as error:
@@ -137,12 +142,11 @@ class VLLM(CommunityVLLM):  # type: ignore[misc]  # langchain-community is untyp
         return values
 
     def _choice(self) -> EngineChoice:
-        remote = {name: getattr(self, name) for name in REMOTE_FIELDS}
         return EngineChoice(
             model=self.model or None,
             base_url=self.base_url,
             engine=self.engine,
-            remote=remote if self.api_key is not None else {**remote, "api_key": key_from_environment()},
+            remote=remote_arguments(self),
             local={name: getattr(self, name) for name in _LOCAL},
             vllm_kwargs=self.vllm_kwargs,
             given=given_names(self),
@@ -161,36 +165,6 @@ class VLLM(CommunityVLLM):  # type: ignore[misc]  # langchain-community is untyp
         others = dict(self.vllm_kwargs)
         chat |= {name: others.pop(name) for name in _CHAT_NAMES if name in others}
         return {**chat, "vllm_kwargs": others} if others else chat
-
-    # -- life -----------------------------------------------------------------------------------------------
-
-    def start(self) -> EngineInfo:
-        """Start the engine now, in the place of with the first call, and say what it is."""
-        return self._session.loop.run(self._session.started())[1]
-
-    def close(self) -> None:
-        """Give the engine back; the last model on it frees its memory. May be called twice."""
-        self._session.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self.close()
-
-    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-        """Pickle the arguments; the copy opens the engine of its own process."""
-        if self.engine is not None:
-            msg = f"a VLLM on a given engine ({self.engine!r}) cannot be pickled"
-            raise TypeError(msg)
-        given = {name: getattr(self, name) for name in self.model_fields_set - _NOT_COPIED}
-        return _build, (type(self), given)
 
     # -- calls ----------------------------------------------------------------------------------------------
 
@@ -219,12 +193,8 @@ class VLLM(CommunityVLLM):  # type: ignore[misc]  # langchain-community is untyp
     async def _answers(self, prompts: Sequence[str], sampling: TextSampling) -> LLMResult:
         """Continue all prompts at once; the engine batches them with whatever else it works on."""
         engine, _ = await self._session.started()
-        calls = [asyncio.ensure_future(engine.complete(sampling.request(prompt))) for prompt in prompts]
-        try:
-            return llm_result(await asyncio.gather(*calls), sampling)
-        finally:
-            for call in calls:  # where one has failed or the caller has gone, nobody waits for the others
-                call.cancel()
+        calls = [engine.complete(sampling.request(prompt)) for prompt in prompts]
+        return llm_result(await together(calls), sampling)
 
     async def _chunks(self, prompt: str, sampling: TextSampling) -> AsyncIterator[GenerationChunk]:
         if sampling.n > 1:
@@ -316,7 +286,3 @@ class VLLM(CommunityVLLM):  # type: ignore[misc]  # langchain-community is untyp
         params["ls_model_name"] = kwargs.get("model", self._name)
         params["ls_max_tokens"] = kwargs.get("max_new_tokens", self.max_new_tokens)
         return params
-
-
-def _build(kind: type[VLLM], arguments: dict[str, Any]) -> VLLM:
-    return kind(**arguments)

@@ -12,7 +12,7 @@ import queue
 import sys
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import CancelledError, Future
 from contextlib import aclosing, suppress
 from typing import Any, Generic, TypeVar
@@ -23,6 +23,16 @@ T = TypeVar("T")
 
 _OWN_LOOP = "a synchronous call from the engine's own loop would wait for itself: use the async one"
 _CLOSED_WHILE = "the engine was closed while this call was waiting"
+
+
+async def together(calls: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
+    """Await calls side by side; where one has failed or the caller has gone, the others are ended."""
+    tasks = [asyncio.ensure_future(call) for call in calls]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
 
 
 class EngineLoop:

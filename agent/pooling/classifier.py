@@ -48,8 +48,7 @@ class VLLMClassifier(PoolingRunnable[Classification]):
         request: dict[str, Any] = {"input": list(texts)}
         if not self.probabilities:
             request["use_activation"] = False
-        answer = await self._ask("classify", request, texts, first)
-        items = sorted(answer["data"], key=lambda item: item["index"])
+        items = await self._items("classify", request, texts, first)
         known = self.labels or info.labels
         return [classification(item["probs"], known, item.get("label")) for item in items]
 

@@ -94,10 +94,8 @@ class VLLMEmbeddings(PoolingModel, Embeddings):
             "endianness": "little",
             **{name: value for name, value in options.items() if value is not None},
         }
-        answer = await self._ask("embeddings", request, whole, first)
-        return [
-            _decoded(item["embedding"]) for item in sorted(answer["data"], key=lambda item: item["index"])
-        ]
+        items = await self._items("embeddings", request, whole, first)
+        return [_decoded(item["embedding"]) for item in items]
 
 
 def _decoded(vector: Any) -> list[float]:

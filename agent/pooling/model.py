@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr, ValidationError
 
-from agent.chat.opening import REMOTE_FIELDS, EngineChoice, explain, given_names, key_from_environment
+from agent.chat.life import HoldsEngine
+from agent.chat.opening import EngineChoice, explain, given_names, refuse_unknown, remote_arguments
 from agent.chat.session import Session
 from agent.engines.base import EngineInfo, PoolingEngine, PoolingRoute, Request, Response, StageCallback
-from agent.engines.loop import EngineLoop
+from agent.engines.loop import EngineLoop, together
 from agent.errors import AgentError, ConfigurationError, RequestError
 from agent.pooling.limits import too_long
 
@@ -26,11 +27,10 @@ _LOCAL = (
     "download_dir",
     "trust_remote_code",
 )
-_NOT_COPIED = {"engine", "on_stage", "callbacks"}
 _IN_FLIGHT = 4  # requests at once: the next ones are tokenized while the engine computes
 
 
-class PoolingModel(BaseModel):
+class PoolingModel(HoldsEngine, BaseModel):
     """The arguments and the engine of a pooling model.
 
     The engine starts with the first call (or :meth:`start`), is shared with all models of the same
@@ -93,20 +93,15 @@ class PoolingModel(BaseModel):
         """Return what fetches the model for those who name none; None where there is none."""
         return None
 
+    _not_copied: ClassVar[frozenset[str]] = frozenset({"engine", "on_stage", "callbacks"})
     _session: Session = PrivateAttr()
 
     def __init__(self, **arguments: Any) -> None:
-        name = type(self).__name__
-        if unknown := sorted(arguments.keys() - type(self).model_fields.keys()):
-            msg = (
-                f"{name} has no argument {unknown[0]!r} (value {arguments[unknown[0]]!r}); an argument of "
-                f"vLLM's engine goes into vllm_kwargs={{{unknown[0]!r}: …}}"
-            )
-            raise ConfigurationError(msg)
+        refuse_unknown(type(self), arguments)
         try:
             super().__init__(**arguments)
         except ValidationError as error:
-            raise ConfigurationError(explain(error, f"{name} cannot be built")) from error
+            raise ConfigurationError(explain(error, f"{type(self).__name__} cannot be built")) from error
         self._session = Session(self._opener(), "text")
 
     def _opener(self) -> Callable[[], Any]:
@@ -118,12 +113,11 @@ class PoolingModel(BaseModel):
         ):
             msg = f"{type(self).__name__} needs model=, a hub id or a directory, or base_url= of a server"
             raise ConfigurationError(msg)
-        remote = {name: getattr(self, name) for name in REMOTE_FIELDS}
         return EngineChoice(
             model=self.model,
             base_url=self.base_url,
             engine=self.engine,
-            remote=remote if self.api_key is not None else {**remote, "api_key": key_from_environment()},
+            remote=remote_arguments(self),
             local={**{name: getattr(self, name) for name in _LOCAL}, "runner": "pooling", **self._local()},
             vllm_kwargs=self.vllm_kwargs,
             given=given_names(self),
@@ -134,38 +128,6 @@ class PoolingModel(BaseModel):
     def _local(self) -> Mapping[str, Any]:
         """Further engine arguments that a kind of model needs in this process."""
         return {}
-
-    # -- life -----------------------------------------------------------------------------------------------
-
-    def start(self) -> EngineInfo:
-        """Start the engine now, in the place of with the first call, and say what it is."""
-        return self._session.loop.run(self._session.started())[1]
-
-    def close(self) -> None:
-        """Give the engine back; the last model on it frees its memory. May be called twice."""
-        self._session.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self.close()
-
-    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-        """Pickle the arguments; the copy opens the engine of its own process."""
-        if self.engine is not None:
-            msg = f"a {type(self).__name__} on a given engine ({self.engine!r}) cannot be pickled"
-            raise TypeError(msg)
-        return _build, (
-            type(self),
-            {name: getattr(self, name) for name in self.model_fields_set - _NOT_COPIED},
-        )
 
     # -- calls ----------------------------------------------------------------------------------------------
 
@@ -209,6 +171,13 @@ class PoolingModel(BaseModel):
         except RequestError as error:
             raise await too_long(error, engine, texts, first) or error from error
 
+    async def _items(
+        self, route: PoolingRoute, request: Request, texts: Sequence[str], first: int = 0
+    ) -> list[Any]:
+        """Make one request (see :meth:`_ask`), and return what it says of each text, in their order."""
+        answer = await self._ask(route, request, texts, first)
+        return sorted(answer["data"], key=lambda item: item["index"])
+
     async def _batched(
         self, texts: Sequence[str], ask: Callable[[Sequence[str], int], Coroutine[Any, Any, list[T]]]
     ) -> list[T]:
@@ -227,21 +196,7 @@ class PoolingModel(BaseModel):
         return [answer for answers in answered for answer in answers]
 
 
-async def together(calls: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
-    """Await calls side by side; the first failure ends the others."""
-    tasks = [asyncio.ensure_future(call) for call in calls]
-    try:
-        return await asyncio.gather(*tasks)
-    finally:
-        for task in tasks:
-            task.cancel()
-
-
 def _check_texts(texts: Sequence[Any], name: str) -> None:
     for number, text in enumerate(texts):
         if not isinstance(text, str):
             raise ConfigurationError(f"{name} takes texts, and number {number} is {text!r:.100}")
-
-
-def _build(kind: type[PoolingModel], arguments: dict[str, Any]) -> PoolingModel:
-    return kind(**arguments)

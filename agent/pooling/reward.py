@@ -11,8 +11,8 @@ from langchain_core.messages import BaseMessage, convert_to_messages
 from pydantic import PrivateAttr
 
 from agent.chat.requests import wire_messages
+from agent.engines.loop import together
 from agent.errors import ConfigurationError, RequestError, UnsupportedTaskError
-from agent.pooling.model import together
 from agent.pooling.results import Reward
 from agent.pooling.runnable import PoolingRunnable
 from agent.protocols.control import ControlText
@@ -76,17 +76,15 @@ class VLLMRewardModel(PoolingRunnable[Reward]):
         body = {**request, "use_activation": False}
         if not self._by_token:
             try:
-                answer = await self._ask("classify", body, texts, first)
+                items = await self._items("classify", body, texts, first)
             except UnsupportedTaskError:
                 if self._by_token is False:
                     raise
             else:
                 self._by_token = False
-                items = sorted(answer["data"], key=lambda item: item["index"])
                 return [_reward([item["probs"]]) for item in items]
-        answer = await self._ask("pooling", {**body, "task": _TOKENS}, texts, first)
+        items = await self._items("pooling", {**body, "task": _TOKENS}, texts, first)
         self._by_token = True
-        items = sorted(answer["data"], key=lambda item: item["index"])
         return [_reward([row if isinstance(row, list) else [row] for row in item["data"]]) for item in items]
 
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 
 from pydantic import Field
 
+from agent.engines.loop import together
 from agent.pooling.classifier import classification
-from agent.pooling.model import together
 from agent.pooling.results import TokenClassification, TokenLabel
 from agent.pooling.runnable import PoolingRunnable
 
@@ -46,8 +46,7 @@ class VLLMTokenClassifier(PoolingRunnable[TokenClassification]):
     async def _classified(self, texts: Sequence[str], first: int) -> list[TokenClassification]:
         engine, info = await self._started()
         request = {"input": list(texts), "task": "token_classify"}
-        answer = await self._ask("pooling", request, texts, first)
-        items = sorted(answer["data"], key=lambda item: item["index"])
+        items = await self._items("pooling", request, texts, first)
         asked = [{"prompt": text, "return_token_strs": True} for text in texts]
         tokens = await together([engine.pool("tokenize", each) for each in asked])
         known = self.labels or info.labels
