@@ -127,7 +127,8 @@ def order_from_arguments(model: str, arguments: Mapping[str, Any], **options: An
     Args:
         model: Directory or hub id.
         arguments: As ``vllm.EngineArgs`` names them, with ``force``, ``tool_parser`` and
-            ``reasoning_parser``. options: Further fields of :class:`ServerOrder`.
+            ``reasoning_parser``.
+        options: Further fields of :class:`ServerOrder`.
 
     Raises:
         ModelNotFoundError: ``model`` is neither a directory nor a possible hub id.

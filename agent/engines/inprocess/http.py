@@ -36,11 +36,10 @@ from agent.engines.base import EngineInfo, StageCallback
 from agent.engines.config import closest_flags
 from agent.engines.inprocess.core import ThreadCoreClient
 from agent.engines.inprocess.platform import engine_argument_names, version, with_platform_defaults
-from agent.engines.inprocess.protocol import check_parser_names, chosen, probed
+from agent.engines.inprocess.protocol import check_parser_names, chosen, own_control_tokens, probed
 from agent.errors import ConfigurationError
 from agent.formats.serving import PARSER, PLUGIN
 from agent.protocols.choice import Choice, Wanted
-from agent.protocols.control import control_tokens
 from agent.protocols.templates import text_template
 
 _LOOK = 0.05
@@ -124,8 +123,7 @@ def serve(
         keys: API keys that it asks for; vLLM reads ``VLLM_API_KEY`` too.
         in_one_process: Whether the engine core runs on a thread of this process.
         text_tools: Whether the server itself speaks the text protocol where the model calls tools in no
-            format
-            of its own. Clients of ours do so better, and are told that the model has none.
+            format of its own. Clients of ours do so better, and are told that the model has none.
         facts: Where what the server is gets written, before it takes requests.
         on_stage: Called with each stage of the start that vLLM's log does not tell.
 
@@ -201,20 +199,13 @@ def _use(namespace: argparse.Namespace, choice: Choice, tokenizer: Any) -> None:
     namespace.enable_auto_tool_choice = choice.tool_parser is not None
     # Where vLLM writes the prompts itself, there is no template to put tools into.
     if choice.tool_parser is None and tokenizer is not None and choice.chat_template is not None:
-        tokens = _control_tokens(tokenizer)
+        tokens = own_control_tokens(tokenizer)
         namespace.chat_template = text_template(choice.chat_template, control_tokens=tokens)
         namespace.tool_parser_plugin = str(PLUGIN)
         namespace.tool_call_parser = PARSER
         namespace.enable_auto_tool_choice = True
         namespace.exclude_tools_when_tool_choice_none = True
         ToolParserManager.import_tool_parser(namespace.tool_parser_plugin)
-
-
-def _control_tokens(tokenizer: Any) -> tuple[str, ...]:
-    special = set(getattr(tokenizer, "all_special_tokens", ()))
-    added = getattr(tokenizer, "added_tokens_decoder", {}).values()
-    special.update(str(token) for token in added if getattr(token, "special", False))
-    return control_tokens(special, {str(token) for token in added})
 
 
 class _Facts:
@@ -259,7 +250,7 @@ class _Facts:
             max_model_len=engine.model_config.max_model_len,
             parameters=parameters_of(engine.model_config.model),
             chat_template=template or getattr(tokenizer, "chat_template", None),
-            control_tokens=_control_tokens(tokenizer),
+            control_tokens=own_control_tokens(tokenizer),
             tool_parser=choice.tool_parser if choice else args.tool_call_parser,
             reasoning_parser=choice.reasoning_parser if choice else args.reasoning_parser,
             family=choice.family if choice else None,

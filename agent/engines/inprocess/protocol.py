@@ -21,6 +21,7 @@ from agent.engines.inprocess.buffered import buffered
 from agent.engines.inprocess.probe import read_back, read_streamed, written_call
 from agent.errors import ConfigurationError
 from agent.protocols.choice import Choice, Known, Wanted, choose
+from agent.protocols.control import control_tokens
 
 logger = logging.getLogger(__name__)
 
@@ -77,6 +78,14 @@ def chosen(model_config: Any, wanted: Wanted) -> tuple[Choice, str]:
         problem = f"vLLM's tool parser {choice.tool_parser!r} does not fit its tokenizer: {why}"
         choice = replace(choice, tool_parser=None)
     return choice, problem
+
+
+def own_control_tokens(tokenizer: Any) -> tuple[str, ...]:
+    """Return the texts that a tokenizer turns into single control tokens, longest first."""
+    special = set(getattr(tokenizer, "all_special_tokens", ()))
+    added = getattr(tokenizer, "added_tokens_decoder", {}).values()
+    special.update(str(token) for token in added if getattr(token, "special", False))
+    return control_tokens(special, {str(token) for token in added})
 
 
 async def probed(serving: Any, choice: Choice) -> tuple[Choice, str]:

@@ -31,10 +31,9 @@ from agent.engines.inprocess.caches import forget_tokenizers
 from agent.engines.inprocess.core import ThreadCoreClient
 from agent.engines.inprocess.platform import with_platform_defaults
 from agent.engines.inprocess.pooling import labels, pooled
-from agent.engines.inprocess.protocol import check_parser_names, chosen, explained, probed
+from agent.engines.inprocess.protocol import check_parser_names, chosen, explained, own_control_tokens, probed
 from agent.errors import AgentError, EngineDeadError, EngineError, RequestError, UnsupportedTaskError
 from agent.protocols.choice import Choice, Wanted
-from agent.protocols.control import control_tokens
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,15 +85,11 @@ class InProcessServer:
 
         with patch.object(EngineCoreClient, "make_async_mp_client", staticmethod(make_client)):
             self._llm = AsyncLLM.from_vllm_config(config, disable_log_stats=args.disable_log_stats)
-        tokenizer = self._llm.renderer.tokenizer
-        special = set(getattr(tokenizer, "all_special_tokens", ()))
-        added = getattr(tokenizer, "added_tokens_decoder", {}).values()
-        special.update(str(token) for token in added if getattr(token, "special", False))
         return LoadedModel(
             max_model_len=config.model_config.max_model_len,
             choice=choice,
             problem=problem,
-            control_tokens=control_tokens(special, {str(token) for token in added}),
+            control_tokens=own_control_tokens(self._llm.renderer.tokenizer),
             labels=labels(config.model_config.hf_config),
         )
 
