@@ -113,11 +113,7 @@ class StrictSerializer(JsonPlusSerializer):
             DatabaseError: It is not so many messages.
         """
         try:
-            # An array of them and of a last element, nil, which is not there when one of them was not one.
-            *pairs, end = self._unpack(_ARRAY + (count + 1).to_bytes(4, "big") + joined + _NIL)
-            if end is not None:
-                raise ValueError("one of them is several")
-            return _messages(pairs)
+            return _messages(self._unpack_several(count, joined))
         except (ValueError, TypeError, KeyError) as error:
             raise DatabaseError(f"one of {count} stored messages is damaged: {error}") from error
 
@@ -131,9 +127,7 @@ class StrictSerializer(JsonPlusSerializer):
             return [self.loads_typed(each) for each in stored]
         joined = b"".join(payload for _, payload in stored)
         try:
-            *values, end = self._unpack(_ARRAY + (len(stored) + 1).to_bytes(4, "big") + joined + _NIL)
-            if end is not None:
-                raise ValueError("one of them is several")
+            values = self._unpack_several(len(stored), joined)
             lists = [
                 [value] if kind == MESSAGE else value for (kind, _), value in zip(stored, values, strict=True)
             ]
@@ -142,6 +136,15 @@ class StrictSerializer(JsonPlusSerializer):
         except (ValueError, TypeError, KeyError) as error:
             raise DatabaseError(f"one of {len(stored)} stored values is damaged: {error}") from error
         return [each[0] if kind == MESSAGE else each for (kind, _), each in zip(stored, found, strict=True)]
+
+    def _unpack_several(self, count: int, joined: bytes) -> list[Any]:
+        """Unpack so many values that stand end to end; a ``ValueError`` if they are not so many."""
+        # An array of them and of a last element, nil, which is not there when one of them was not one.
+        values: list[Any]
+        *values, end = self._unpack(_ARRAY + (count + 1).to_bytes(4, "big") + joined + _NIL)
+        if end is not None:
+            raise ValueError("one of them is several")
+        return values
 
     def _unpack(self, payload: bytes) -> Any:
         return ormsgpack.unpackb(payload, ext_hook=self._unpack_ext_hook, option=ormsgpack.OPT_NON_STR_KEYS)
