@@ -119,8 +119,8 @@ class Page:
 
     async def _choose_graph(self, graph: str) -> None:
         async def work() -> None:
-            known = self._talk.turns > 0 or self._talk.transcript.entries
-            self._switch(await self._desk.open(self._talk.thread_id if known else None, graph=graph))
+            known = self._talk.thread_id if self._talk.begun else None
+            self._switch(await self._desk.open(known, graph=graph))
 
         if graph != self._talk.graph:
             await self._trying(work)
@@ -166,8 +166,7 @@ class Page:
 
     def _address(self) -> None:
         """Let the address name the conversation, so that loading the page anew opens it again."""
-        begun = self._talk.turns > 0 or self._talk.transcript.entries
-        ui.navigate.history.replace(f"/?thread={self._talk.thread_id}" if begun else "/")
+        ui.navigate.history.replace(f"/?thread={self._talk.thread_id}" if self._talk.begun else "/")
 
     # What is shown
 

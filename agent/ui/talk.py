@@ -17,7 +17,7 @@ from agent.ui.transcript import Transcript
 from tools.errors import ToolError
 
 if TYPE_CHECKING:
-    from agent.app import App
+    from agent.app import App, Snapshot
     from graphs.decisions import Decision, WaitingCall
 
 TalkState = Literal["idle", "running", "waiting", "unfinished"]
@@ -72,6 +72,11 @@ class Talk:
         return tuple(sorted(name for name, count in self._nodes.items() if count > 0))
 
     @property
+    def begun(self) -> bool:
+        """Whether anything was said."""
+        return self.turns > 0 or bool(self.transcript.entries)
+
+    @property
     def revision(self) -> tuple[int, int]:
         """Changes with everything that a page shows of this."""
         return self._revision, self.transcript.revision
@@ -117,14 +122,7 @@ class Talk:
         Raises:
             AgentError: The conversation cannot be read.
         """
-        from graphs.decisions import waiting_calls, waiting_problems
-
-        state = await self.app.graph.aget_state(self.app.thread(self.thread_id))
-        self.waiting, self.problems = waiting_calls(state), waiting_problems(state)
-        self.transcript.waits(self.waiting)
-        if self.waiting:
-            self.state = "waiting"
-        self._revision += 1
+        self._looked(await self._stored())
 
     async def close(self) -> None:
         """End the run, and leave the conversation as a killed process would: it can be gone on with."""
@@ -160,8 +158,20 @@ class Talk:
             self.turns += 1
             self._revision += 1
 
+    async def _stored(self) -> Snapshot:
+        return await self.app.graph.aget_state(self.app.thread(self.thread_id))
+
+    def _looked(self, state: Snapshot) -> None:
+        from graphs.decisions import waiting_calls, waiting_problems
+
+        self.waiting, self.problems = waiting_calls(state), waiting_problems(state)
+        self.transcript.waits(self.waiting)
+        if self.waiting:
+            self.state = "waiting"
+        self._revision += 1
+
     async def _settle(self) -> None:
-        state = await self.app.graph.aget_state(self.app.thread(self.thread_id))
+        state = await self._stored()
         self.transcript.settle(state.values.get("messages", []))
         self.waiting, self.problems = list(self._turn.waiting), list(self._turn.problems)
         self.transcript.waits(self.waiting)
@@ -182,13 +192,13 @@ class Talk:
         from graphs.turn import is_unfinished
 
         try:
-            state = await self.app.graph.aget_state(self.app.thread(self.thread_id))
+            state = await self._stored()
         except AgentError as error:
             self.state = "unfinished"
             self.transcript.failed(str(error))
             return
         self.state = "unfinished" if is_unfinished(state) else "idle"
-        await self.look()
+        self._looked(state)
 
 
 def _waiting_words(count: int) -> str:
