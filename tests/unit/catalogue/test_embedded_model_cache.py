@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import TinyModel
+from tiny_embedded import TinyModel
 
 from agent.catalogue import cache, embedded, wheels
 from agent.catalogue.embedded import embedded_model

@@ -49,7 +49,7 @@ def scripted(*script: Any, **arguments: Any) -> tuple[VLLM, ScriptedEngine]:
         ({"dtype": "float8"}, "dtype='float8'"),
         ({"max_model_len": 100}, r"vllm_kwargs=\{'max_model_len'"),
         ({"vllm_kwargs": {"dtype": "float16"}}, "dtype="),
-        ({"vllm_kwargs": {"hf_overrides": object()}}, "JSON"),
+        ({"vllm_kwargs": {"hf_overrides": {1, 2}}}, "JSON"),
         ({"api_key": "x"}, "base_url"),
         ({"base_url": "http://localhost:1/v1", "dtype": "float16"}, "dtype is decided by the server"),
     ],
