@@ -128,10 +128,11 @@ def plan_fit(
         model: A directory, an id of the catalogue (its last part is enough), or any hub id, of which only
             ``config.json`` and the list of tensors are asked.
         gpu: A card's name, a size such as ``"24GB"``, ``"auto"`` for the card of this machine, ``"cpu"``, or
-        a record. dtype: As vLLM's ``--dtype``.
+            a record.
+        dtype: As vLLM's ``--dtype``.
         quantization: How the weights would be stored: ``"awq"``, ``"gptq"``, ``"fp8"``, ``"int8"``,
-        ``"nvfp4"``, ``"mxfp4"``,
-            ``"w4a16"``, ``"bitsandbytes"``, ``"gguf"``; None for what the checkpoint says.
+            ``"nvfp4"``, ``"mxfp4"``, ``"w4a16"``, ``"bitsandbytes"``, ``"gguf"``; None for what the
+            checkpoint says.
         max_model_len: Tokens of a request; None for 8192, or what the model takes if that is less.
         max_num_seqs: Requests at once; None for vLLM's default on that card (16 for models with states).
         max_num_batched_tokens: Tokens of one step; None for vLLM's default.
