@@ -40,7 +40,8 @@ under the same name, so that a conversation begun in Studio is known to the comm
 _TEMPERATURE_OF_OTHERS = 0.7
 _STEPS_PER_CALL = 2
 """Supersteps of a graph per model call: the call itself, and its tools."""
-_SPARE_STEPS = 10
+_SPARE_STEPS = 20
+"""What graphs take beside: one that plans takes two for each of its six steps."""
 _OWN_ARGUMENTS = frozenset(
     {
         "chat_template",

@@ -123,14 +123,18 @@ def load_settings(
     given = {name: value for name, value in (flags or {}).items() if value is not None}
     if "vllm" in given:
         given["vllm"] = {**values.get("vllm", {}), **given["vllm"]}
-    values |= {name: _checked(name, value, f"the option {name!r}") for name, value in given.items()}
+    values |= {name: _checked(name, value, f"the option {_flag(name)}") for name, value in given.items()}
     return Settings(**values)
+
+
+def _flag(name: str) -> str:
+    return "--vllm-arg" if name == "vllm" else f"--{name.replace('_', '-')}"
 
 
 def config_file(environment: Mapping[str, str]) -> Path:
     """Where the file is, whether it exists or not."""
     if chosen := environment.get(CONFIG_VARIABLE):
-        return Path(chosen).expanduser()
+        return Path(os.path.expanduser(chosen))  # as it stands where there is no such user
     import platformdirs
 
     return Path(platformdirs.user_config_dir("vllm-agent")) / "config.toml"
@@ -180,6 +184,13 @@ def _text(value: Any) -> str:
     return value
 
 
+def _path(value: Any) -> Path:
+    try:
+        return Path(_text(value)).expanduser()
+    except RuntimeError as error:  # "~name", and nobody is called so
+        raise ValueError("there is no such user") from error
+
+
 def _one_of(*choices: str) -> Callable[[Any], str]:
     def check(value: Any) -> str:
         if value not in choices:
@@ -196,6 +207,12 @@ def _positive(value: Any) -> int:
         number = 0
     if number < 1:
         raise ValueError("must be a whole number, 1 or more")
+    return number
+
+
+def _port(value: Any) -> int:
+    if (number := _positive(value)) > 65_535:
+        raise ValueError("must be a port, 1 to 65535")
     return number
 
 
@@ -244,15 +261,15 @@ _CHECKS: Mapping[str, Callable[[Any], Any]] = {
     "system": _text,
     "graph": _text,
     "tools": _names,
-    "tools_config": lambda value: Path(_text(value)).expanduser(),
-    "documents": lambda value: Path(_text(value)).expanduser(),
+    "tools_config": _path,
+    "documents": _path,
     "embeddings": _text,
     "reranker": _text,
     "database": _text,
     "encryption_key": _text,
-    "home": lambda value: Path(_text(value)).expanduser(),
+    "home": _path,
     "warm_minutes": _minutes,
-    "metrics_port": _positive,
+    "metrics_port": _port,
     "otlp_traces_endpoint": _text,
     "vllm": _table,
 }

@@ -11,22 +11,15 @@ tools' schemas, as ours are, where a parser has a structural tag; where it has n
 
 from __future__ import annotations
 
-import os
-import socket
-import subprocess
-import sys
-import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-import httpx
 from langchain_openai import ChatOpenAI
 from pydantic import SecretStr
 
-_START_SECONDS = 600
-_KEY = "a-key-for-the-benchmark"
+from benchmarks.server import KEY, NAME, open_server
 
 _TEMPLATES = Path(__file__).with_name("peer")
 PARSERS = tuple(sorted(path.stem for path in _TEMPLATES.glob("*.jinja")))
@@ -45,64 +38,22 @@ def open_peer(model: Path, *, max_tokens: int, parser: str) -> Iterator[ChatOpen
     Raises:
         RuntimeError: The server did not start; the message ends with its log.
     """
-    with tempfile.TemporaryDirectory() as scratch:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            address = f"http://127.0.0.1:{probe.getsockname()[1]}"
-        command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(model)]
-        command += [
-            "--served-model-name",
-            "peer",
-            "--host",
-            "127.0.0.1",
-            "--port",
-            address.rpartition(":")[2],
-        ]
-        command += ["--api-key", _KEY, "--dtype", "float32", "--enforce-eager"]
-        command += [
-            "--enable-auto-tool-choice",
-            "--tool-call-parser",
-            parser,
-            "--chat-template",
-            str(_TEMPLATES / f"{parser}.jinja"),
-            "--tool-strict-level",
-            "parameter",
-        ]
-        settings = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
-        log = Path(scratch) / "server.log"
-        with log.open("wb") as output:
-            process = subprocess.Popen(
-                command,
-                env={**settings, **os.environ},
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-            )
-        try:
-            _wait_until_healthy(process, address, log)
-            yield ChatOpenAI(
-                model="peer",
-                base_url=f"{address}/v1",
-                api_key=SecretStr(_KEY),
-                temperature=0.0,
-                max_completion_tokens=max_tokens,
-                timeout=600,
-            )
-        finally:
-            process.terminate()  # its engine process ends with it
-            try:
-                process.wait(timeout=60)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+    with open_server(model, dtype="float32", enforce_eager=True, **tool_arguments(parser)) as server:
+        yield ChatOpenAI(
+            model=NAME,
+            base_url=server.base_url,
+            api_key=SecretStr(KEY),
+            temperature=0.0,
+            max_completion_tokens=max_tokens,
+            timeout=600,
+        )
 
 
-def _wait_until_healthy(process: subprocess.Popen[bytes], address: str, log: Path) -> None:
-    deadline = time.monotonic() + _START_SECONDS
-    while time.monotonic() < deadline and process.poll() is None:
-        try:
-            if httpx.get(f"{address}/health", trust_env=False).is_success:
-                return
-        except httpx.TransportError:
-            time.sleep(0.5)
-    raise RuntimeError(f"vLLM's server did not start; its log ends with:\n{log.read_text()[-3000:]}")
+def tool_arguments(parser: str) -> dict[str, Any]:
+    """What the server has to be told so that its model calls tools."""
+    return {
+        "enable_auto_tool_choice": True,
+        "tool_call_parser": parser,
+        "chat_template": _TEMPLATES / f"{parser}.jinja",
+        "tool_strict_level": "parameter",
+    }

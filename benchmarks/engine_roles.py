@@ -1,4 +1,8 @@
-"""What each process of ``engine.py`` does: run one way to use the model, and print its figures as JSON."""
+"""What each process of ``engine.py`` does: use the model in one way, and print figures as lines of JSON.
+
+The first line comes when the model answers; then one for each line that the process is sent; the last one
+when it is sent no more.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +11,9 @@ import gc
 import json
 import os
 import statistics
-import subprocess
 import sys
 import time
-import urllib.request
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,23 +31,22 @@ COMMON: dict[str, Any] = {
 
 STREAMS = (1, 16)
 CYCLES = 3  # how often an engine is opened and closed: what is left behind each time is lost
-PORT = 8765
 
 
 def conversations(calls: int) -> list[list[dict[str, str]]]:
     return [[{"role": "user", "content": f"Tell me a story about the number {i}."}] for i in range(calls)]
 
 
-def ours(*, model: str, calls: list[int], tokens: int, born: float) -> dict[str, Any]:
-    """``ChatVLLM`` in this process: start, speed, streams, memory."""
+def ours(*, model: str, tokens: int, born: float) -> None:
+    """``ChatVLLM`` in this process: start, speed, then streams and memory."""
     from agent import ChatVLLM
 
     others = {name: value for name, value in COMMON.items() if name not in ("max_model_len", "dtype")}
-    memory: dict[str, Any] = {"before": None, "closed": []}
+    memory: dict[str, Any] = {"imported": None, "closed": []}
 
     def loading(stage: str) -> None:
-        if stage == "loading" and memory["before"] is None:  # what was imported stays
-            memory["before"] = resident()
+        if stage == "loading" and memory["imported"] is None:
+            memory["imported"] = resident()
 
     def opened() -> Any:
         return ChatVLLM(
@@ -62,10 +62,9 @@ def ours(*, model: str, calls: list[int], tokens: int, born: float) -> dict[str,
 
     chat = opened()
     next(iter(chat.stream("Hello!", max_tokens=4)))
-    first = time.time() - born
-    figures: dict[str, Any] = {"first_token_s": first, "tokens_per_s": speeds(chats(chat), calls)}
-    figures["stream"] = {str(streams): stream_costs(chat, streams, tokens // 2) for streams in STREAMS}
-    memory["open"] = resident()
+    say(first_token_s=time.time() - born)
+    take_turns({"ours": chats(chat)})
+    streams = {str(count): stream_costs(chat, count, max(2, tokens // 2)) for count in STREAMS}
     for again in range(CYCLES):
         if again:
             chat = opened()
@@ -73,10 +72,10 @@ def ours(*, model: str, calls: list[int], tokens: int, born: float) -> dict[str,
         chat.close()
         del chat
         memory["closed"].append(resident())
-    return {**figures, "memory_mb": memory}
+    say(stream=streams, memory_mb=memory)
 
 
-def plain(*, model: str, calls: list[int], tokens: int, born: float) -> dict[str, Any]:
+def plain(*, model: str, tokens: int, born: float) -> None:
     """``vllm.LLM``: start and speed."""
     from agent.engines.local import ENVIRONMENT
 
@@ -86,58 +85,66 @@ def plain(*, model: str, calls: list[int], tokens: int, born: float) -> dict[str
 
     llm = LLM(model=model, **COMMON)
     llm.chat(conversations(1), SamplingParams(max_tokens=1), use_tqdm=False)
-    first = time.time() - born
+    say(first_token_s=time.time() - born)
     params = SamplingParams(temperature=0.0, max_tokens=tokens, ignore_eos=True)
 
     async def work(count: int) -> int:
         outputs = llm.chat(conversations(count), params, use_tqdm=False)
         return sum(len(output.outputs[0].token_ids) for output in outputs)
 
-    return {"first_token_s": first, "tokens_per_s": speeds(work, calls)}
+    take_turns({"plain": work})
+    say()
 
 
-def served(*, model: str, calls: list[int], tokens: int, born: float) -> dict[str, Any]:
+def served(*, model: str, tokens: int, born: float) -> None:
     """``ChatOpenAI``, and ``ChatVLLM`` with an address, on one ``vllm serve``."""
     from langchain_openai import ChatOpenAI
 
     from agent import ChatVLLM
 
     del born
-    with server(model) as address:
+    from benchmarks.server import KEY, NAME, open_server
+
+    with open_server(model, **COMMON) as server:
         openai: Any = ChatOpenAI(
-            model="model",
-            base_url=address,
-            api_key="none",  # type: ignore[arg-type]  # pydantic makes a secret of it
+            model=NAME,
+            base_url=server.base_url,
+            api_key=KEY,  # type: ignore[arg-type]  # pydantic makes a secret of it
             temperature=0.0,
             max_completion_tokens=tokens,
             extra_body={"ignore_eos": True},
         )
-        remote = ChatVLLM(base_url=address, temperature=0.0, ignore_eos=True, max_tokens=tokens)
+        remote = ChatVLLM(
+            base_url=server.base_url, api_key=KEY, temperature=0.0, ignore_eos=True, max_tokens=tokens
+        )
         with remote:
-            return {
-                "openai": {"tokens_per_s": speeds(chats(openai), calls)},
-                "remote": {"tokens_per_s": speeds(chats(remote), calls)},
-            }
+            say()
+            take_turns({"openai": chats(openai), "remote": chats(remote)})
+    say()
 
 
 # -- measuring ----------------------------------------------------------------------------------------------
 
 
-async def timed(work: Callable[[int], Awaitable[int]], count: int) -> float:
-    """Tokens per second; the work has been done once before the clock starts."""
-    await work(count)
-    started = time.perf_counter()
-    made = await work(count)
-    return made / (time.perf_counter() - started)
+def say(**figures: Any) -> None:
+    print(json.dumps(figures), flush=True)
 
 
-def speeds(work: Callable[[int], Awaitable[int]], calls: list[int]) -> dict[str, float]:
-    """All on one event loop, to which clients over HTTP are bound."""
+def take_turns(works: dict[str, Callable[[int], Awaitable[int]]]) -> None:
+    """Do what each line of the standard input asks for, ``NAME CALLS``, and say how fast it was.
 
-    async def all_counts() -> dict[str, float]:
-        return {str(count): await timed(work, count) for count in calls}
+    All on one event loop, to which clients over HTTP are bound. Processor time is that of this process.
+    """
 
-    return asyncio.run(all_counts())
+    async def turns() -> None:
+        for line in sys.stdin:
+            name, calls = line.split()
+            started, busy = time.perf_counter(), time.process_time()
+            made = await works[name](int(calls))
+            busy, took = time.process_time() - busy, time.perf_counter() - started
+            say(tokens_per_s=made / took, processor_us=busy / made * 1e6)
+
+    asyncio.run(turns())
 
 
 def chats(chat: Any) -> Callable[[int], Awaitable[int]]:
@@ -196,43 +203,7 @@ def resident() -> float:
     return psutil.Process().memory_info().rss / 2**20
 
 
-@contextmanager
-def server(model: str) -> Iterator[str]:
-    """A ``vllm serve`` with the common arguments, ended with all that it started."""
-    flags = []
-    for name, value in COMMON.items():
-        flag = f"--{name.replace('_', '-')}"
-        flags += [flag] if value is True else [flag, str(value)]
-    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", model, *flags]
-    command += ["--served-model-name", "model", "--host", "127.0.0.1", "--port", str(PORT)]
-    process = subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    try:
-        deadline = time.monotonic() + 400
-        while not answers(f"http://127.0.0.1:{PORT}/health"):
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise SystemExit("vllm serve did not start")
-            time.sleep(0.5)
-        yield f"http://127.0.0.1:{PORT}/v1"
-    finally:
-        family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
-        process.terminate()
-        _, left = psutil.wait_procs(family, timeout=30)
-        for one in left:
-            one.kill()
-        process.wait()
-
-
-def answers(address: str) -> bool:
-    try:
-        with urllib.request.urlopen(address, timeout=5):
-            return True
-    except OSError:
-        return False
-
-
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parents[1]))
     role, arguments = sys.argv[1], json.loads(sys.argv[2])
-    print(json.dumps({"ours": ours, "plain": plain, "served": served}[role](**arguments)), flush=True)
+    {"ours": ours, "plain": plain, "served": served}[role](**arguments)

@@ -17,7 +17,8 @@ from typing import Any
 
 from agent.catalogue.attention import CacheOptions, layer_caches
 from agent.catalogue.caches import divide
-from agent.catalogue.cards import GIB, Card, find_card, with_free
+from agent.catalogue.card_names import find_card
+from agent.catalogue.cards import GIB, Card, with_free
 from agent.catalogue.case import resolve
 from agent.catalogue.estimate import Estimate, estimate, weights_of
 from agent.catalogue.fetch import ModelSource, find_source

@@ -1,6 +1,6 @@
 """What a graph costs beside the model, next to LangChain's ``create_agent``.
 
-    python -m benchmarks.graphs [--rounds 7]
+    python -m benchmarks.graphs [--rounds 7] [--only steps|tools|memory|start]
 
 No engine is needed: the model is a fake that answers at once, the same for both, so that all of the time is
 the graph's. A step is one call of the model and the tool call that it asks for. Times are processor time, the
@@ -16,14 +16,15 @@ import subprocess
 import sys
 import time
 import tracemalloc
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, cast
 
 from langchain_core.callbacks import CallbackManagerForLLMRun
 from langchain_core.language_models import BaseChatModel, LanguageModelInput
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
 from langchain_core.outputs import ChatGeneration, ChatResult
 from langchain_core.runnables import Runnable
+from langgraph.graph import END, START, MessagesState, StateGraph
 from rich.console import Console
 from rich.table import Table
 
@@ -96,6 +97,30 @@ def peer(tools: Sequence[Any] = (add,), *, model: Any = None) -> Any:
     from langchain.agents import create_agent
 
     return create_agent(model or Fake(), list(tools))
+
+
+def bare() -> Any:
+    """LangGraph with the same two nodes and nothing around them: no agent built on it can take less."""
+
+    model, known = Fake(), {add.name: add}
+
+    def ask(state: MessagesState) -> Any:
+        return {"messages": [model.invoke(state["messages"])]}
+
+    def call(state: MessagesState) -> Any:
+        answer = cast("AIMessage", state["messages"][-1])
+        return {"messages": [known[each["name"]].invoke(each) for each in answer.tool_calls]}
+
+    def onward(state: MessagesState) -> str:
+        return "call" if cast("AIMessage", state["messages"][-1]).tool_calls else END
+
+    graph = StateGraph(MessagesState)
+    graph.add_node(ask)
+    graph.add_node(call)
+    graph.add_edge(START, "ask")
+    graph.add_conditional_edges("ask", onward, ["call", END])
+    graph.add_edge("call", "ask")
+    return graph.compile()
 
 
 def scripted() -> Any:
@@ -232,49 +257,90 @@ def start_up(*code: str, runs: int = 5) -> tuple[float, float]:
     return statistics.median(times[code]), statistics.median(times["-c", "pass"])
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--rounds", type=int, default=7)
-    rounds = parser.parse_args().rounds
-    table = Table(title="graphs")
-    for column in ("figure", "ours", "peer", "ratio", "target"):
-        table.add_column(column)
-    makers = {"ours": ours, "peer": peer, "scripted": scripted}
+Row = tuple[str, str, str, str, str]
+"""The figure's name, ours, the peer's, their ratio, the target."""
+
+
+def steps(rounds: int) -> Iterator[Row]:
+    """Processor time of a step, and how it grows with the conversation."""
+    makers = {"ours": ours, "peer": peer, "scripted": scripted, "bare": bare}
     by_length = {length: medians(makers, length, rounds=rounds) for length in LENGTHS}
     for length, found in by_length.items():
         for name, label in (("ours", "same fake model"), ("scripted", "ChatVLLM on the scripted engine")):
-            table.add_row(
+            yield (
                 f"ms per step after {length} messages, {label}",
                 f"{found[name] * 1e3:.2f}",
                 f"{found['peer'] * 1e3:.2f}",
                 f"{found[name] / found['peer']:.2f}",
                 "at most 0.7",
             )
+        yield (
+            f"ms per step after {length} messages, the two nodes alone",
+            f"{found['bare'] * 1e3:.2f}",
+            f"{found['peer'] * 1e3:.2f}",
+            f"{found['bare'] / found['peer']:.2f}",
+            "",
+        )
     first, last = by_length[LENGTHS[0]], by_length[LENGTHS[-1]]
-    growth = {name: last[name] / first[name] for name in ("ours", "peer")}
-    table.add_row(
-        f"time per step, {LENGTHS[-1]} / {LENGTHS[0]} messages",
-        f"{growth['ours']:.2f}",
-        f"{growth['peer']:.2f}",
-        f"{growth['ours'] / growth['peer']:.2f}",
-        "flat",
-    )
-    table.add_row("seconds for 20 tools of 1 s at once", f"{parallel_tools():.2f}", "", "", "at most 1.3")
-    table.add_row("KB per idle conversation (database in memory)", f"{idle_bytes() / 1e3:.1f}", "", "", "")
-    table.add_row("KB per running conversation", f"{running_bytes() / 1e3:.1f}", "", "", "")
+    growth = {name: last[name] / first[name] for name in makers}
+    for name, label in (("ours", "same fake model"), ("scripted", "ChatVLLM on the scripted engine")):
+        yield (
+            f"time per step, {LENGTHS[-1]} / {LENGTHS[0]} messages, {label}",
+            f"{growth[name]:.2f}",
+            f"{growth['peer']:.2f}",
+            f"{growth[name] / growth['peer']:.2f}",
+            "flat",
+        )
+
+
+def at_once(rounds: int) -> Iterator[Row]:
+    """Wall time of many tool calls at once; measured once, whatever the rounds."""
+    yield "seconds for 20 tools of 1 s at once", f"{parallel_tools():.2f}", "", "", "at most 1.3"
+
+
+def memory(rounds: int) -> Iterator[Row]:
+    """Memory of conversations; measured once, whatever the rounds."""
+    yield "KB per idle conversation (database in memory)", f"{idle_bytes() / 1e3:.1f}", "", "", ""
+    yield "KB per running conversation", f"{running_bytes() / 1e3:.1f}", "", "", ""
+
+
+def start(rounds: int) -> Iterator[Row]:
+    """Wall time of commands, from nothing."""
     for what, code, target in (
         ("import agent", ("-c", "import agent"), "150"),
         ("vllm-agent --help", ("-m", "agent", "--help"), "400"),
         ("vllm-agent threads list", ("-m", "agent", "threads", "list", "--database", ":memory:"), "600"),
     ):
-        spent, nothing = start_up(*code)
-        table.add_row(
+        spent, nothing = start_up(*code, runs=rounds)
+        yield (
             f"ms for {what} / for python -c pass",
             f"{spent * 1e3:.0f}",
             f"{nothing * 1e3:.0f}",
             f"{spent / nothing:.1f}",
             f"{target} ms",
         )
+
+
+PARTS: dict[str, Callable[[int], Iterator[Row]]] = {
+    "steps": steps,
+    "tools": at_once,
+    "memory": memory,
+    "start": start,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--only", choices=PARTS, help="one part of the figures")
+    given = parser.parse_args()
+    table = Table(title="graphs")
+    for column in ("figure", "ours", "peer", "ratio", "target"):
+        table.add_column(column)
+    for name, part in PARTS.items():
+        if given.only in (None, name):
+            for row in part(given.rounds):
+                table.add_row(*row)
     Console(width=130).print(table)
 
 

@@ -18,7 +18,9 @@ import asyncio
 import gc
 import json
 import math
+import random
 import statistics
+import string
 import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -37,6 +39,13 @@ from agent.persistence import ConversationStore, open_checkpointer
 
 TEXT = "0123456789" * 20
 ROUNDS = 3
+_RANDOM = random.Random(1)
+_WORDS = ["".join(_RANDOM.choices(string.ascii_lowercase, k=_RANDOM.randint(2, 9))) for _ in range(3000)]
+
+
+def text() -> str:
+    """200 characters that no other message has: PostgreSQL compresses what is said again and again."""
+    return " ".join(_RANDOM.choices(_WORDS, k=80))[:200]
 
 
 class Whole(TypedDict):
@@ -63,7 +72,7 @@ SAVERS: dict[str, Opener] = {"ours": open_checkpointer, "official": official}
 
 def build(saver: Any, state: type) -> Any:
     async def answer(_: Any) -> dict[str, Any]:
-        return {"messages": [AIMessage(TEXT)]}
+        return {"messages": [AIMessage(text())]}
 
     builder = StateGraph(state)
     builder.add_node("answer", answer)
@@ -73,7 +82,7 @@ def build(saver: Any, state: type) -> Any:
 
 async def converse(graph: Any, thread_id: str, turns: int) -> None:
     for _ in range(turns):
-        await graph.ainvoke({"messages": [HumanMessage(TEXT)]}, {"configurable": {"thread_id": thread_id}})
+        await graph.ainvoke({"messages": [HumanMessage(text())]}, {"configurable": {"thread_id": thread_id}})
 
 
 def megabytes(folder: Path) -> float:

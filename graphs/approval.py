@@ -23,11 +23,12 @@ from langgraph.types import Checkpointer, Send
 from graphs.compiling import compiled
 from graphs.limits import TurnLimits
 from graphs.nodes.approval import ApprovalNode
+from graphs.nodes.callable import way
 from graphs.nodes.model import ModelNode
 from graphs.nodes.tools import ToolNode, send_calls
 from graphs.react import ReactGraph
 from graphs.routing import DONE, MODEL, TOOLS, WAYS, after_answer
-from graphs.state import Conversation, ConversationState, Overflow
+from graphs.state import Conversation, ConversationState, Overflow, summarises
 from graphs.toolset import prepare_tools
 
 _APPROVAL: Final = "approval"
@@ -79,7 +80,7 @@ def build_approval_graph(
         name: The graph's name in traces and in LangGraph Studio.
 
     Raises:
-        ValueError: A limit is out of range, two tools have one name, or ``asks`` names none of the tools.
+        ValueError: A limit is out of range, two tools have one name, or ``overflow`` or ``asks`` is none.
     """
     prepared = prepare_tools(tools)
     ask = ModelNode(
@@ -88,7 +89,7 @@ def build_approval_graph(
         system_prompt=system_prompt,
         limits=TurnLimits(max_steps=max_steps, max_repeats=max_repeats, max_malformed=max_malformed),
         max_context_tokens=max_context_tokens,
-        summarise=overflow == "summarise",
+        summarise=summarises(overflow),
     )
     gate = ApprovalNode(tools=prepared, asks=_predicate(asks, prepared))
 
@@ -100,8 +101,8 @@ def build_approval_graph(
     builder.add_node(_APPROVAL, gate.as_node())
     builder.add_node(TOOLS, ToolNode(tools=prepared, asks=True).as_node())
     builder.add_edge(START, MODEL)
-    builder.add_conditional_edges(MODEL, after_model, {_ASK: _APPROVAL, **WAYS})
-    builder.add_conditional_edges(_APPROVAL, _after_approval, {"approved": TOOLS, DONE: MODEL})
+    builder.add_conditional_edges(MODEL, way(after_model), {_ASK: _APPROVAL, **WAYS})
+    builder.add_conditional_edges(_APPROVAL, way(_after_approval), {"approved": TOOLS, DONE: MODEL})
     builder.add_edge(TOOLS, MODEL)
     return compiled(builder, checkpointer=checkpointer, name=name)
 

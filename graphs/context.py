@@ -12,14 +12,18 @@ from __future__ import annotations
 import json
 import logging
 import math
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 from langchain_core.language_models import BaseChatModel, BaseLanguageModel
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
 from langchain_core.messages.utils import count_tokens_approximately
 from langchain_core.tools import BaseTool
 from langchain_core.utils.function_calling import convert_to_openai_tool
+
+from graphs.turn import calls_of, current_turn, is_answer
 
 logger = logging.getLogger(__name__)
 
@@ -68,29 +72,52 @@ def with_system_prompt(messages: Sequence[BaseMessage], prompt: str | None) -> l
 
 def well_formed(messages: Sequence[BaseMessage]) -> list[BaseMessage]:
     """Each answer followed by the results of its calls; results without their call are left out."""
+    if _is_well_formed(messages):
+        return list(messages)
     results: dict[str, ToolMessage] = {}
     for message in messages:
-        if isinstance(message, ToolMessage):
-            results.setdefault(message.tool_call_id, message)
+        if message.type == "tool":
+            result = cast("ToolMessage", message)
+            results.setdefault(result.tool_call_id, result)
     ordered: list[BaseMessage] = []
     for message in messages:
-        if isinstance(message, ToolMessage):
+        kind = message.type
+        if kind == "tool":
             continue
         ordered.append(message)
-        if isinstance(message, AIMessage):
-            for call in (*message.tool_calls, *message.invalid_tool_calls):
-                result = results.pop(call["id"] or "", None)
-                if result is not None:
-                    ordered.append(result)
+        if kind == "ai":
+            for call in calls_of(cast("AIMessage", message)):
+                if found := results.pop(call["id"] or "", None):
+                    ordered.append(found)
     return ordered
 
 
+def _is_well_formed(messages: Sequence[BaseMessage]) -> bool:
+    """Whether all results stand behind their answer, in the order of its calls: it nearly always is so."""
+    expected: list[str] = []  # ids of the latest answer's calls that have no result yet, the next one last
+    for message in messages:
+        kind = message.type
+        if kind == "tool":
+            if not expected or expected.pop() != cast("ToolMessage", message).tool_call_id:
+                return False
+        elif expected:
+            return False
+        elif kind == "ai" and (calls := calls_of(cast("AIMessage", message))):
+            expected = [call["id"] or "" for call in reversed(calls)]
+    return True
+
+
 def token_budget(model: BaseChatModel, max_context_tokens: int | None) -> int | None:
-    """Tokens a request may take: the argument, else what the model's profile says, else no limit."""
+    """Tokens a request may take: the argument, else what the model says of itself, else no limit.
+
+    A model says it in its profile. One on a server knows it only once it has asked there, which ``ChatVLLM``
+    does in ``max_input_tokens()``; so no event loop should wait for this.
+    """
     if max_context_tokens is not None:
         return max_context_tokens
-    profile = getattr(model, "profile", None) or {}
-    limit = profile.get("max_input_tokens")
+    limit = (getattr(model, "profile", None) or {}).get("max_input_tokens")
+    if limit is None and callable(ask := getattr(model, "max_input_tokens", None)):
+        limit = ask()
     return int(limit) if limit else None
 
 
@@ -128,6 +155,27 @@ def fit_context(
 def fits(messages: Sequence[BaseMessage], *, model: BaseChatModel, budget: int) -> bool:
     """Whether a request without tools keeps within ``budget`` tokens."""
     return _surely_fits(messages, budget, ()) or _counter(model, (), budget)(messages) <= budget
+
+
+def side_by_side(texts: Sequence[str], budget: int | None) -> list[str]:
+    """Texts that stand in a request together, the longest cut so that they take half of ``budget`` at most.
+
+    They are a part of the last message, of which :func:`fit_context` leaves nothing out.
+    """
+    if budget is None:
+        return list(texts)
+    room, left = budget * _BYTES_PER_TOKEN // 2, len(texts)
+    sizes = {}
+    for place in sorted(range(len(texts)), key=lambda place: _length(texts[place])):
+        sizes[place] = min(_length(texts[place]), room // left)  # what short ones leave is for the longer
+        room, left = room - sizes[place], left - 1
+    return [_begin_of(text, sizes[place]) for place, text in enumerate(texts)]
+
+
+def _begin_of(text: str, size: int) -> str:
+    if _length(text) <= size:
+        return text
+    return text.encode(errors="replace")[:size].decode(errors="ignore") + " […]"
 
 
 def too_much(
@@ -172,9 +220,12 @@ def _drop_turns(
     total = count(_joined(head, turns))
     block = max(1, int(budget * _BLOCK))
     target = math.ceil((total - budget) / block) * block
-    while len(turns) > 1 and total - count(_joined(head, turns)) < target:
-        turns = turns[1:]
-    return turns
+
+    def suffices(dropped: int) -> bool:
+        return total - count(_joined(head, turns[dropped:])) >= target
+
+    # Halving, as a count may be a whole tokenization: the latest turn is kept whether it suffices or not.
+    return turns[bisect_left(range(len(turns) - 1), True, key=suffices) :]
 
 
 def _joined(head: list[BaseMessage], groups: Sequence[list[BaseMessage]]) -> list[BaseMessage]:
@@ -234,10 +285,23 @@ def _surely_fits(messages: Sequence[BaseMessage], budget: int, tools: Sequence[B
 
 
 def _bytes(message: BaseMessage) -> int:
-    size = len(str(message.content).encode())
-    if isinstance(message, AIMessage):
-        size += len(str([*message.tool_calls, *message.invalid_tool_calls]).encode())
+    size = _length(message.content if isinstance(message.content, str) else str(message.content))
+    if is_answer(message):
+        size += _length(_reasoning(message))
+        if calls := calls_of(message):
+            size += _length(str(calls))
     return size
+
+
+def _reasoning(message: BaseMessage) -> str:
+    """What the model thought, which templates show to it again in the same turn."""
+    text = message.additional_kwargs.get("reasoning_content")
+    return text if isinstance(text, str) else ""
+
+
+def _length(text: str) -> int:
+    # The first is known without looking; half of a surrogate pair has no bytes of its own.
+    return len(text) if text.isascii() else len(text.encode(errors="replace"))
 
 
 def _counter(model: BaseChatModel, tools: Sequence[BaseTool], budget: int) -> Counter:
@@ -266,9 +330,10 @@ def _counter(model: BaseChatModel, tools: Sequence[BaseTool], budget: int) -> Co
 
 def _estimate(messages: Sequence[BaseMessage]) -> int:
     # The library counts characters; beyond ASCII, one of them is more than its share of a token.
-    wide = sum(len(message.text.encode()) - len(message.text) for message in messages)
+    wide = sum(_length(message.text) - len(message.text) for message in messages)
     tokens = count_tokens_approximately(messages, chars_per_token=_BYTES_PER_TOKEN)
-    return tokens + wide // _BYTES_PER_TOKEN
+    thought = sum(_length(_reasoning(message)) for message in current_turn(messages))
+    return tokens + (wide + thought) // _BYTES_PER_TOKEN
 
 
 def _tool_bytes(tools: Sequence[BaseTool]) -> int:

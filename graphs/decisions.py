@@ -11,7 +11,7 @@ with several calls at once such answers reach the wrong one. A mapping by id can
 
 from __future__ import annotations
 
-import hashlib
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, NotRequired, TypedDict
@@ -19,7 +19,7 @@ from typing import Any, Literal, NotRequired, TypedDict
 from langchain_core.messages import AIMessage, ToolCall
 from langgraph.types import Command, Interrupt, StateSnapshot
 
-from graphs.turn import canonical_args
+from graphs.turn import canonical_args, digest_of
 
 REQUEST: Literal["approval"] = "approval"
 """The ``type`` of an interrupt's value that asks for decisions."""
@@ -75,7 +75,8 @@ class WaitingCall(TypedDict):
 
     id: str
     """The tool-call id, by which the decision is given. A call that was cut off once more after it had been
-    allowed to run again has ``#2`` behind its id, and so on, so that no decision counts twice."""
+    allowed to run again has ``#2`` behind its id, and so on, so that no decision counts twice. Where calls of
+    several graphs that wait at once have one id, :func:`waiting_calls` adds the ids of their interrupts."""
 
     name: str
     args: dict[str, Any]
@@ -122,12 +123,12 @@ def decide(decisions: Mapping[str, Decision], *, to: Waiting | None = None) -> C
     if to is None:
         return Command(resume=sent)
     by_interrupt: dict[str, dict[str, Any]] = {}
-    for interrupt in _requests(to):
-        ids = {call["id"] for call in interrupt.value["calls"]}
-        if chosen := {call_id: sent.pop(call_id) for call_id in ids & sent.keys()}:
-            by_interrupt[interrupt.id] = chosen
+    known = _named(to)
+    for name, interrupt, call in known:
+        if name in sent:
+            by_interrupt.setdefault(interrupt.id, {})[call["id"]] = sent.pop(name)
     if sent:
-        waiting = ", ".join(call["id"] for call in waiting_calls(to)) or "none"
+        waiting = ", ".join(name for name, _, _ in known) or "none"
         raise DecisionError(f"no decision is awaited for {', '.join(sent)}; what waits: {waiting}")
     return Command(resume=by_interrupt)
 
@@ -138,7 +139,17 @@ def waiting_calls(waiting: Waiting) -> list[WaitingCall]:
     Args:
         waiting: What ``graph.get_state(config)`` or ``graph.invoke(…)`` returned, or interrupts themselves.
     """
-    return [call for interrupt in _requests(waiting) for call in interrupt.value["calls"]]
+    return [{**call, "id": name} for name, _, call in _named(waiting)]
+
+
+def _named(waiting: Waiting) -> list[tuple[str, Interrupt[Any], WaitingCall]]:
+    """What waits, by ids that are unique even where graphs that wait beside each other number alike."""
+    known = [(interrupt, call) for interrupt in _requests(waiting) for call in interrupt.value["calls"]]
+    times = Counter(call["id"] for _, call in known)
+    return [
+        (call["id"] if times[call["id"]] == 1 else f"{call['id']}@{interrupt.id}", interrupt, call)
+        for interrupt, call in known
+    ]
 
 
 def waiting_problems(waiting: Waiting) -> list[str]:
@@ -198,4 +209,4 @@ def is_approved(answer: AIMessage | None, call: ToolCall) -> bool:
 
 
 def _digest(call: ToolCall) -> str:
-    return hashlib.sha256(f"{call['name']}\n{canonical_args(call['args'])}".encode()).hexdigest()[:16]
+    return digest_of(call["name"], canonical_args(call["args"]))

@@ -8,7 +8,6 @@ savers without one work too and keep LangGraph's own guarantee.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -19,7 +18,7 @@ from langchain_core.runnables import RunnableConfig
 
 from graphs import prompts
 from graphs.repair import error_result
-from graphs.turn import Gaps, canonical_args
+from graphs.turn import Gaps, canonical_args, digest_of
 
 _SAVER_KEY = "__pregel_checkpointer"
 """Where LangGraph puts the saver of a run into a task's config. A node cannot ask for it in another way, and
@@ -91,9 +90,8 @@ class CallJournal:
         thread_id = configurable.get("thread_id")
         if journal is None or thread_id is None:
             return None
-        what = "\n".join((message_id, call["name"], canonical_args(call["args"])))
-        key = f"{call['id']}:{hashlib.sha256(what.encode()).hexdigest()[:16]}"
-        return cls(journal, str(thread_id), key, call["name"])
+        digest = digest_of(message_id, call["name"], canonical_args(call["args"]))
+        return cls(journal, str(thread_id), f"{call['id']}:{digest}", call["name"])
 
     async def begin(self) -> JournalEntry | None:
         """Note that the call starts, unless it is known; then its entry comes back."""

@@ -12,6 +12,7 @@ the state, where they can be looked at and edited between steps.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -29,9 +30,9 @@ from typing_extensions import TypedDict
 
 from graphs import prompts
 from graphs.compiling import compiled
-from graphs.context import fit_context, token_budget, well_formed, with_system_prompt
+from graphs.context import fit_context, side_by_side, token_budget, well_formed, with_system_prompt
 from graphs.events import emit
-from graphs.nodes.callable import node
+from graphs.nodes.callable import node, way
 from graphs.nodes.decision import Decision
 from graphs.nodes.model import ModelNode, appended
 from graphs.nodes.worker import worker_node
@@ -121,17 +122,17 @@ def build_plan_execute_graph(
         model=model,
         system_prompt=system_prompt,
         max_context_tokens=max_context_tokens,
-        briefing=lambda state: prompts.results_of_steps(_pairs(state)),
+        briefing=lambda state: prompts.results_of_steps(planner.results(state)),
     )
     builder = StateGraph(PlanState, input_schema=Conversation, output_schema=PlanState)
     builder.add_node(_PLAN, planner.plan_node())
-    builder.add_node(_STEP, worker_node(executor, name=_STEP, begin=_begin, end=_end))
+    builder.add_node(_STEP, worker_node(executor, name=_STEP, begin=planner.begin, end=_end))
     builder.add_node(_REPLAN, planner.replan_node())
     builder.add_node(MODEL, answer.as_node())
     builder.add_edge(START, _PLAN)
-    builder.add_conditional_edges(_PLAN, _next, {"steps": _STEP, "nothing to do": MODEL})
+    builder.add_conditional_edges(_PLAN, way(_next), {"steps": _STEP, "nothing to do": MODEL})
     builder.add_edge(_STEP, _REPLAN)
-    builder.add_conditional_edges(_REPLAN, _next, {"steps": _STEP, "nothing to do": MODEL})
+    builder.add_conditional_edges(_REPLAN, way(_next), {"steps": _STEP, "nothing to do": MODEL})
     builder.add_edge(MODEL, END)
     return compiled(builder, checkpointer=checkpointer, name=name)
 
@@ -152,7 +153,9 @@ class _Planner:
             return self._planned(decision.ask(self._request(state, prompts.PLAN), config), state)
 
         async def arun(state: PlanState, config: RunnableConfig) -> dict[str, Any]:
-            return self._planned(await decision.aask(self._request(state, prompts.PLAN), config), state)
+            # On a thread: the model may read its tokenizer, or ask a server, to count tokens.
+            request = await asyncio.to_thread(self._request, state, prompts.PLAN)
+            return self._planned(await decision.aask(request, config), state)
 
         return node(run, arun, name=_PLAN)
 
@@ -167,12 +170,26 @@ class _Planner:
         async def arun(state: PlanState, config: RunnableConfig) -> dict[str, Any]:
             if len(state["results"]) >= self.max_plan_steps:
                 return {"plan": []}
-            return self._replanned(await decision.aask(self._review(state), config), state)
+            review = await asyncio.to_thread(self._review, state)
+            return self._replanned(await decision.aask(review, config), state)
 
         return node(run, arun, name=_REPLAN)
 
+    def begin(self, state: PlanState) -> str:
+        """The task of the next step."""
+        step = state["plan"][0]
+        emit({"type": "step_started", "step": step})
+        return prompts.step_task(_question(state), self.results(state), step)
+
+    def results(self, state: Mapping[str, Any]) -> list[tuple[str, str]]:
+        """Steps with what they came to, no longer than a request has room for."""
+        done = state.get("results") or ()
+        budget = token_budget(self.model, self.max_context_tokens)
+        texts = side_by_side([each["result"] for each in done], budget)
+        return [(each["step"], text) for each, text in zip(done, texts, strict=True)]
+
     def _review(self, state: PlanState) -> list[BaseMessage]:
-        return self._request(state, prompts.replan(_pairs(state), state["plan"]))
+        return self._request(state, prompts.replan(self.results(state), state["plan"]))
 
     def _request(self, state: PlanState, instruction: str) -> list[BaseMessage]:
         conversation = with_system_prompt(well_formed(state["messages"]), self.system_prompt)
@@ -192,12 +209,6 @@ class _Planner:
         return {"plan": steps}
 
 
-def _begin(state: PlanState) -> str:
-    step = state["plan"][0]
-    emit({"type": "step_started", "step": step})
-    return prompts.step_task(_question(state), _pairs(state), step)
-
-
 def _end(state: PlanState, answer: str) -> Mapping[str, Any]:
     step, *left = state["plan"]
     emit({"type": "step_finished", "step": step})
@@ -211,10 +222,6 @@ def _next(state: PlanState) -> str:
 def _question(state: PlanState) -> str:
     asked = [message for message in state["messages"] if isinstance(message, HumanMessage)]
     return asked[-1].text if asked else ""
-
-
-def _pairs(state: Mapping[str, Any]) -> list[tuple[str, str]]:
-    return [(result["step"], result["result"]) for result in state.get("results") or ()]
 
 
 def _worded(steps: Iterable[str]) -> list[str]:

@@ -21,10 +21,11 @@ from langgraph.types import Checkpointer
 
 from graphs.compiling import compiled
 from graphs.limits import TurnLimits
+from graphs.nodes.callable import way
 from graphs.nodes.model import ModelNode
 from graphs.nodes.tools import ToolNode
 from graphs.routing import MODEL, TOOLS, WAYS, after_answer
-from graphs.state import Conversation, ConversationState, Overflow
+from graphs.state import Conversation, ConversationState, Overflow, summarises
 from graphs.toolset import prepare_tools
 
 ReactGraph = CompiledStateGraph[ConversationState, None, Conversation, Conversation]
@@ -63,14 +64,15 @@ def build_react_graph(
         max_steps: Model calls in one turn that may use tools.
         max_repeats: How often a round of calls may be repeated in one turn with the same results.
         max_malformed: Retries in a row after answers in which no tool call could be read.
-        max_context_tokens: Tokens that a request may take; by default ``model.profile["max_input_tokens"]``.
+        max_context_tokens: Tokens that a request may take; by default ``model.profile["max_input_tokens"]``,
+            or what the model's server says.
             Longer conversations are cut for the request, never in the state.
         overflow: What happens to the oldest turns of a conversation that is too long: ``"trim"`` leaves them
             out, ``"summarise"`` has the model put them in a few sentences first.
         name: The graph's name in traces and in LangGraph Studio.
 
     Raises:
-        ValueError: A limit is out of range, or two tools have one name.
+        ValueError: A limit is out of range, ``overflow`` is neither, or two tools have one name.
     """
     prepared = prepare_tools(tools)
     limits = TurnLimits(max_steps=max_steps, max_repeats=max_repeats, max_malformed=max_malformed)
@@ -80,12 +82,12 @@ def build_react_graph(
         system_prompt=system_prompt,
         limits=limits,
         max_context_tokens=max_context_tokens,
-        summarise=overflow == "summarise",
+        summarise=summarises(overflow),
     )
     builder = StateGraph(ConversationState, input_schema=Conversation, output_schema=Conversation)
     builder.add_node(MODEL, ask.as_node())
     builder.add_node(TOOLS, ToolNode(tools=prepared).as_node())
     builder.add_edge(START, MODEL)
-    builder.add_conditional_edges(MODEL, after_answer, WAYS)
+    builder.add_conditional_edges(MODEL, way(after_answer), WAYS)
     builder.add_edge(TOOLS, MODEL)
     return compiled(builder, checkpointer=checkpointer, name=name)

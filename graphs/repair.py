@@ -74,9 +74,10 @@ def with_unique_call_ids(answer: AIMessage, earlier: Sequence[BaseMessage]) -> A
     Also for those that look like the id of an interrupt: LangGraph takes a mapping of such ids for answers to
     interrupts, so that decisions about the calls would reach none of them.
     """
-    taken = used_call_ids(earlier)
+    calls = calls_of(answer)
+    taken = used_call_ids(earlier) if calls else set()
     renamed: list[tuple[str | None, str]] = []
-    for call in calls_of(answer):
+    for call in calls:
         call_id = call["id"]
         if not call_id or call_id in taken or _INTERRUPT_ID.fullmatch(call_id):
             call_id = f"call_{uuid.uuid4().hex[:24]}"

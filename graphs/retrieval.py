@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from langchain_core.documents import BaseDocumentCompressor
 from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.messages import AIMessage
 from langchain_core.retrievers import BaseRetriever
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.tools import BaseTool
@@ -27,12 +27,12 @@ from langgraph.types import Checkpointer
 from graphs import prompts
 from graphs.compiling import compiled
 from graphs.limits import TurnLimits
-from graphs.nodes.callable import node
+from graphs.nodes.callable import node, way
 from graphs.nodes.model import ModelNode
 from graphs.nodes.retrieval import Passage, RetrievalState, Search
 from graphs.nodes.tools import ToolNode
 from graphs.routing import MODEL, TOOLS, WAYS, after_answer
-from graphs.state import Conversation, Overflow
+from graphs.state import Conversation, Overflow, summarises
 from graphs.toolset import prepare_tools
 
 _CITATION: Final = re.compile(r"\[(\d{1,3})\]")
@@ -76,7 +76,7 @@ def build_retrieval_graph(
         name: The graph's name in traces and in LangGraph Studio.
 
     Raises:
-        ValueError: A limit is out of range, or two tools have one name.
+        ValueError: A limit is out of range, ``overflow`` is neither, or two tools have one name.
     """
     if top < 1 or max_rewrites < 0:
         raise ValueError(f"top={top!r}, max_rewrites={max_rewrites!r}: must be at least 1 and at least 0")
@@ -94,8 +94,8 @@ def build_retrieval_graph(
         system_prompt=system_prompt,
         limits=TurnLimits(max_steps=max_steps),
         max_context_tokens=max_context_tokens,
-        summarise=overflow == "summarise",
-        briefing=lambda state: prompts.cited_answer([each["text"] for each in state["passages"]]),
+        summarise=summarises(overflow),
+        briefing=lambda state: prompts.cited_answer(search.texts(state)),
     )
 
     def after_grade(state: RetrievalState) -> str:
@@ -119,22 +119,22 @@ def build_retrieval_graph(
     ):
         builder.add_edge(before, after)
     grades: dict[Hashable, str] = {"nothing helps": "rewrite", "passages": MODEL}
-    builder.add_conditional_edges("grade", after_grade, grades)
-    builder.add_conditional_edges(MODEL, after_answer, WAYS)
+    builder.add_conditional_edges("grade", way(after_grade), grades)
+    builder.add_conditional_edges(MODEL, way(after_answer), WAYS)
     return compiled(builder, checkpointer=checkpointer, name=name)
 
 
-def _citing(answer: ModelNode) -> Runnable[RetrievalState, dict[str, list[BaseMessage]]]:
-    def run(state: RetrievalState, config: RunnableConfig) -> dict[str, list[BaseMessage]]:
+def _citing(answer: ModelNode) -> Runnable[RetrievalState, dict[str, Any]]:
+    def run(state: RetrievalState, config: RunnableConfig) -> dict[str, Any]:
         return _cited(answer.run(state, config), state)
 
-    async def arun(state: RetrievalState, config: RunnableConfig) -> dict[str, list[BaseMessage]]:
+    async def arun(state: RetrievalState, config: RunnableConfig) -> dict[str, Any]:
         return _cited(await answer.arun(state, config), state)
 
     return node(run, arun, name=MODEL)
 
 
-def _cited(update: dict[str, list[BaseMessage]], state: RetrievalState) -> dict[str, list[BaseMessage]]:
+def _cited(update: dict[str, Any], state: RetrievalState) -> dict[str, Any]:
     passages = state["passages"]
     messages = [
         with_citations(message, passages)
@@ -142,7 +142,7 @@ def _cited(update: dict[str, list[BaseMessage]], state: RetrievalState) -> dict[
         else message
         for message in update["messages"]
     ]
-    return {"messages": messages}
+    return {**update, "messages": messages}
 
 
 def with_citations(answer: AIMessage, passages: list[Passage]) -> AIMessage:

@@ -1,4 +1,4 @@
-"""The state every graph shares: one list of messages, with LangGraph's own reducer.
+"""The state every graph shares: one list of messages, with the reducer of LangGraph.
 
 ``langgraph.channels.DeltaChannel`` was considered for it: checkpoints then hold only what a step wrote. It is
 not used, for three reasons. It is beta, stored form included, and conversations must outlive versions. Its
@@ -14,9 +14,10 @@ with the id of the message up to which it holds.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, NotRequired
+import uuid
+from typing import Annotated, Any, Literal, NotRequired, cast
 
-from langchain_core.messages import AnyMessage
+from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, SystemMessage, ToolMessage
 from langgraph.graph.message import add_messages
 from langgraph.managed import RemainingSteps
 from typing_extensions import (
@@ -29,10 +30,45 @@ Overflow = Literal["trim", "summarise"]
 """What becomes of the oldest turns of a conversation that is longer than the model's context."""
 
 
+def summarises(overflow: Overflow) -> bool:
+    """Whether the oldest turns are summarised.
+
+    Raises:
+        ValueError: ``overflow`` is none.
+    """
+    if overflow not in ("trim", "summarise"):
+        raise ValueError(f"overflow={overflow!r}: give 'trim' or 'summarise'")
+    return overflow == "summarise"
+
+
+_WHOLE = frozenset({HumanMessage, AIMessage, SystemMessage, ToolMessage})
+
+
+def joined(stored: Any, written: Any) -> list[AnyMessage]:
+    """What ``add_messages`` gives, in a small part of its time where all that is written is new.
+
+    That is the case at nearly every step, and LangGraph reduces several times in one. Whatever replaces,
+    removes or has to be converted is left to ``add_messages``.
+    """
+    if (
+        isinstance(stored, list)
+        and isinstance(written, list)
+        and _WHOLE.issuperset(map(type, stored))
+        and _WHOLE.issuperset(map(type, written))
+    ):
+        for message in written:
+            if message.id is None:
+                message.id = str(uuid.uuid4())
+        known, new = {message.id for message in stored}, {message.id for message in written}
+        if None not in known and len(new) == len(written) and known.isdisjoint(new):
+            return [*stored, *written]
+    return cast("list[AnyMessage]", add_messages(stored, written))
+
+
 class Conversation(TypedDict):
     """What goes into a graph and comes out of it."""
 
-    messages: Annotated[list[AnyMessage], add_messages]
+    messages: Annotated[list[AnyMessage], joined]
     """The whole conversation; trimming never touches it."""
 
 

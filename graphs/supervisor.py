@@ -31,13 +31,14 @@ from pydantic import BaseModel, Field
 from graphs.compiling import compiled
 from graphs.events import emit
 from graphs.limits import TurnLimits
+from graphs.nodes.callable import way
 from graphs.nodes.model import ModelNode
 from graphs.nodes.tools import ToolNode, ToolTask, send_calls
 from graphs.nodes.worker import Graph, worker_node
 from graphs.react import ReactGraph, build_react_graph
 from graphs.repair import error_result
 from graphs.routing import MODEL, TOOLS, WAYS, after_answer
-from graphs.state import Conversation, ConversationState, Overflow
+from graphs.state import Conversation, ConversationState, Overflow, summarises
 from graphs.toolset import prepare_tools
 from tools.arguments import check_arguments
 from tools.errors import ToolInputError
@@ -113,8 +114,11 @@ def build_supervisor_graph(
         name: The graph's name in traces and in LangGraph Studio.
 
     Raises:
-        ValueError: A limit is out of range, or two workers or tools have one name, or a name is not allowed.
+        ValueError: A limit is out of range, ``overflow`` or ``first`` is none, two workers or tools have one
+            name, or a name is not allowed.
     """
+    if first not in ("any", "auto"):
+        raise ValueError(f"first={first!r}: give 'any' or 'auto'")
     if workers is None:
         team, tools = default_workers(model=model, tools=tools), ()
     else:
@@ -128,7 +132,7 @@ def build_supervisor_graph(
         system_prompt=system_prompt,
         limits=TurnLimits(max_steps=max_steps, max_repeats=max_repeats, max_malformed=max_malformed),
         max_context_tokens=max_context_tokens,
-        summarise=overflow == "summarise",
+        summarise=summarises(overflow),
         first_choice=None if first == "auto" else first,
     )
 
@@ -147,7 +151,7 @@ def build_supervisor_graph(
         builder.add_edge(worker.name, MODEL)
         ways[worker.name] = worker.name
     builder.add_edge(START, MODEL)
-    builder.add_conditional_edges(MODEL, after_model, ways)
+    builder.add_conditional_edges(MODEL, way(after_model), ways)
     builder.add_edge(TOOLS, MODEL)
     return compiled(builder, checkpointer=checkpointer, name=name)
 

@@ -6,15 +6,15 @@ resume, a fork or an edit, where a stored counter would not.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard, cast
 
 from langchain_core.messages import (
     AIMessage,
     BaseMessage,
-    HumanMessage,
     InvalidToolCall,
     ToolCall,
     ToolMessage,
@@ -27,6 +27,24 @@ Gaps = list[tuple[AIMessage, list[ToolCall | InvalidToolCall]]]
 """Answers with the calls in them that lack a result."""
 
 
+# These three look at the name of the kind. ``isinstance`` on a Pydantic class asks its metaclass wherever the
+# answer is no, which takes ten times as long, and conversations are walked at every step. Chunks have other
+# names: the state holds none, its reducer makes whole messages of them.
+def is_answer(message: BaseMessage) -> TypeGuard[AIMessage]:
+    """Whether the model said this."""
+    return message.type == "ai"
+
+
+def is_result(message: BaseMessage) -> TypeGuard[ToolMessage]:
+    """Whether a tool answered with this."""
+    return message.type == "tool"
+
+
+def is_question(message: BaseMessage) -> bool:
+    """Whether the user said this."""
+    return message.type == "human"
+
+
 def is_unfinished(state: StateSnapshot) -> bool:
     """Whether a run of the graph was cut off there, or waits."""
     # ``state.next`` will not do: it leaves out a task that has its result when the process died before the
@@ -37,32 +55,28 @@ def is_unfinished(state: StateSnapshot) -> bool:
 def current_turn(messages: Sequence[BaseMessage]) -> list[BaseMessage]:
     """The messages after the user's last one."""
     for index in range(len(messages) - 1, -1, -1):
-        if isinstance(messages[index], HumanMessage):
+        if is_question(messages[index]):
             return list(messages[index + 1 :])
     return list(messages)
 
 
 def model_calls(turn: Sequence[BaseMessage]) -> int:
     """How often the model has answered in this turn."""
-    return sum(isinstance(message, AIMessage) for message in turn)
+    return sum(is_answer(message) for message in turn)
 
 
 def last_answer(messages: Sequence[BaseMessage]) -> AIMessage | None:
     """The model's latest message, if there is one after the user's latest."""
-    for message in reversed(messages):
-        if isinstance(message, AIMessage):
-            return message
-        if isinstance(message, HumanMessage):
-            return None
-    return None
+    position = _last_answer(messages)
+    return None if position is None else cast("AIMessage", messages[position])
 
 
 def open_calls(messages: Sequence[BaseMessage]) -> list[ToolCall]:
     """Calls of the latest answer that have no result yet, in the order the model made them."""
-    answer = last_answer(messages)
-    if answer is None:
+    position = _last_answer(messages)
+    if position is None:
         return []
-    answered = _answered(messages)
+    answer, answered = cast("AIMessage", messages[position]), _answered(messages[position + 1 :])
     return [call for call in answer.tool_calls if call["id"] not in answered]
 
 
@@ -70,7 +84,7 @@ def malformed_streak(turn: Sequence[BaseMessage]) -> int:
     """How many of the latest answers in a row held malformed calls and not one whole call."""
     streak = 0
     for message in reversed(turn):
-        if isinstance(message, AIMessage):
+        if is_answer(message):
             if not message.invalid_tool_calls or message.tool_calls:
                 break
             streak += 1
@@ -93,9 +107,9 @@ def repeats(turn: Sequence[BaseMessage]) -> int:
 def used_call_ids(messages: Sequence[BaseMessage]) -> set[str]:
     """Every tool-call id that the conversation has seen."""
     ids = set(_answered(messages))
-    for message in messages:
-        if isinstance(message, AIMessage):
-            ids.update(call["id"] for call in calls_of(message) if call["id"])
+    for answer in _answers(messages):
+        if answer.tool_calls or answer.invalid_tool_calls:
+            ids.update(call["id"] for call in calls_of(answer) if call["id"])
     return ids
 
 
@@ -108,28 +122,54 @@ def unanswered(messages: Sequence[BaseMessage]) -> Gaps:
     """Answers of the model, anywhere in the conversation, with those of their calls that have no result."""
     answered = _answered(messages)
     gaps: Gaps = []
-    for message in messages:
-        if isinstance(message, AIMessage):
-            missing = [call for call in calls_of(message) if call["id"] not in answered]
+    for answer in _answers(messages):
+        if answer.tool_calls or answer.invalid_tool_calls:
+            missing = [call for call in calls_of(answer) if call["id"] not in answered]
             if missing:
-                gaps.append((message, missing))
+                gaps.append((answer, missing))
     return gaps
 
 
 def canonical_args(args: Any) -> str:
     """Arguments as text that is equal exactly when they are."""
-    return json.dumps(args, sort_keys=True, ensure_ascii=False, default=repr)
+    return _CANONICAL.encode(args)
+
+
+def digest_of(*parts: str) -> str:
+    """A short digest of texts, the same before and after they were stored.
+
+    Half of a surrogate pair, which a model may write, counts as what it is when it was stored: "?".
+    """
+    return hashlib.sha256("\n".join(parts).encode(errors="replace")).hexdigest()[:16]
+
+
+_CANONICAL = json.JSONEncoder(sort_keys=True, ensure_ascii=False, default=repr)
+
+
+def _last_answer(messages: Sequence[BaseMessage]) -> int | None:
+    """Where the model's latest message stands, if there is one after the user's latest."""
+    for position in range(len(messages) - 1, -1, -1):
+        if is_answer(messages[position]):
+            return position
+        if is_question(messages[position]):
+            return None
+    return None
+
+
+def _answers(messages: Sequence[BaseMessage]) -> list[AIMessage]:
+    return cast("list[AIMessage]", [message for message in messages if message.type == "ai"])
 
 
 def _answered(messages: Sequence[BaseMessage]) -> set[str]:
-    return {message.tool_call_id for message in messages if isinstance(message, ToolMessage)}
+    results = cast("list[ToolMessage]", [message for message in messages if message.type == "tool"])
+    return {result.tool_call_id for result in results}
 
 
 def _rounds(turn: Sequence[BaseMessage]) -> list[set[tuple[str, str, str]]]:
-    results = {message.tool_call_id: message for message in turn if isinstance(message, ToolMessage)}
+    results = {message.tool_call_id: message for message in turn if is_result(message)}
     rounds = []
     for message in turn:
-        if isinstance(message, AIMessage):
+        if is_answer(message):
             outcomes = set()
             for call in message.tool_calls:
                 result = results.get(call["id"] or "")

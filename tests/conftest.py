@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import postgres_server
 import pytest
 import setuptools as _  # noqa: F401  (before anything imports the standard library's distutils, which it replaces)
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from postgres_server import PostgresServer
 from vllm_server import VLLMServer, serve
 
@@ -20,9 +20,14 @@ from agent.catalogue.embedded import embedded_model
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# How long an example takes says nothing on a machine that others use too. What decides whether a change may
-# land looks at the same examples each time; new ones are looked for at the desk.
-settings.register_profile("patient", deadline=None, derandomize="CI" in os.environ)
+# How long an example or its making takes says nothing on a machine that others use too. What decides whether
+# a change may land looks at the same examples each time; new ones are looked for at the desk.
+settings.register_profile(
+    "patient",
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+    derandomize="CI" in os.environ,
+)
 settings.load_profile("patient")
 
 # One thread per engine: on few cores, with another engine beside it, more of them wait for each other.

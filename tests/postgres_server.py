@@ -114,7 +114,8 @@ def serve(*, durable: bool = False) -> Iterator[PostgresServer]:
             need it: what the system has in its cache outlives a process.
     """
     folder = Path(tempfile.mkdtemp(prefix="postgres-"))
-    server = PostgresServer(port=_free_port(), folder=folder, user=_unprivileged(), options="")
+    held = _held_port()
+    server = PostgresServer(port=held.getsockname()[1], folder=folder, user=_unprivileged(), options="")
     try:
         settings = {
             "listen_addresses": "127.0.0.1",
@@ -138,6 +139,7 @@ def serve(*, durable: bool = False) -> Iterator[PostgresServer]:
         finally:
             server.stop()
     finally:
+        held.close()
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -149,8 +151,12 @@ def _unprivileged() -> str | None:
     return "postgres" if "postgres" in known else "nobody"
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+def _held_port() -> socket.socket:
+    """A port that nobody else is given while the server is away, not even as the near end of a connection.
+
+    Clients that look for a server on a port of theirs may otherwise come to talk to themselves there.
+    """
+    held = socket.socket()
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    held.bind(("127.0.0.1", 0))
+    return held

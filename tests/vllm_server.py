@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import httpx
 import psutil
+from ports import held_port
 
 KEY = "a-key-for-tests"
 _START_SECONDS = 300
@@ -28,7 +28,7 @@ class VLLMServer:
 
     def running(self) -> int:
         """Requests that the server's engine works on or has waiting."""
-        text = httpx.get(f"{self.base_url}/metrics", trust_env=False).text
+        text = httpx.get(f"{self.base_url}/metrics", timeout=60, trust_env=False).text
         names = ("vllm:num_requests_running{", "vllm:num_requests_waiting{")
         return int(sum(float(line.split()[-1]) for line in text.splitlines() if line.startswith(names)))
 
@@ -36,9 +36,12 @@ class VLLMServer:
 @contextmanager
 def serve(model: Path, log: Path, *arguments: str) -> Iterator[VLLMServer]:
     """Start a server, wait until it is healthy, and end it with all that it started."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    with held_port() as port, _served(model, log, port, *arguments) as server:
+        yield server
+
+
+@contextmanager
+def _served(model: Path, log: Path, port: int, *arguments: str) -> Iterator[VLLMServer]:
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server"]
     command += [
         "--model",

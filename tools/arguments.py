@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
@@ -69,6 +70,31 @@ def closest(name: str, known: Iterable[str]) -> str:
     return f" Did you mean {names[found[0]]}?" if found else ""
 
 
+def without_foreign_patterns(schema: Any) -> Any:
+    """A JSON schema without the patterns that only other languages read, such as ``\\p{L}`` of JavaScript.
+
+    What is left allows more: what does not fit them, the tool itself will say.
+    """
+    if isinstance(schema, list):
+        return [without_foreign_patterns(each) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    found = {key: without_foreign_patterns(value) for key, value in schema.items()}
+    if isinstance(found.get("pattern"), str) and not _is_pattern(found["pattern"]):
+        del found["pattern"]
+    if isinstance(of_names := found.get("patternProperties"), dict) and not all(map(_is_pattern, of_names)):
+        found["patternProperties"] = {"^": True}
+    return found
+
+
+def _is_pattern(text: str) -> bool:
+    try:
+        re.compile(text)
+    except re.error:
+        return False
+    return True
+
+
 def _pydantic_problems(model: type[BaseModel], arguments: Mapping[str, Any]) -> list[str]:
     try:
         model.model_validate(dict(arguments))
@@ -103,7 +129,7 @@ def _json_schema_problems(schema: dict[str, Any], arguments: Mapping[str, Any]) 
     from referencing import Registry
     from referencing.exceptions import Unresolvable
 
-    kind = validator_for(schema, default=Draft202012Validator)
+    kind, schema = validator_for(schema, default=Draft202012Validator), without_foreign_patterns(schema)
     try:
         kind.check_schema(schema)
         # An empty registry: a "$ref" in a foreign schema must not make us fetch an address.

@@ -11,7 +11,9 @@ import asyncio
 import contextvars
 import functools
 import logging
+import threading
 from collections.abc import Awaitable, Callable
+from queue import Empty, SimpleQueue
 from typing import Any
 
 from langchain_core.messages import ToolCall
@@ -52,8 +54,18 @@ class Attempt:
         self._isolated = policy.isolation == "process"
         self._entered = False  # whether the tool's body was reached, or only its arguments were validated
 
-    async def run(self, call: ToolCall, config: RunnableConfig | None) -> Any:
+    @property
+    def needs_loop(self) -> bool:
+        """Whether the tool, or the queue for its slots, can only be awaited."""
+        return self._isolated or _is_async(self._tool) or self._policy.concurrency is not None
+
+    async def run(self, call: ToolCall, config: RunnableConfig | None, *, blocking: bool = False) -> Any:
         """Run the tool and give back what its ``invoke`` does.
+
+        Args:
+            call: What the tool is given.
+            config: For callbacks.
+            blocking: Hold the calling thread up in the place of awaiting; not where :attr:`needs_loop`.
 
         Raises:
             ToolTimeoutError: The policy's time is over.
@@ -62,11 +74,14 @@ class Attempt:
             Escape: The tool raised something that is not an ``Exception``.
             Exception: Whatever else the tool raised.
         """
-        release = await self._take_slot()
-        in_loop = self._isolated or _is_async(self._tool)
-        run = self._in_loop if in_loop else self._in_thread
         try:
-            return await run(self._guarded(), call, config, release)
+            if blocking:
+                return self._blocking(self._guarded(), call, config)
+            guarded = self._guarded()
+            release = await self._take_slot()
+            in_loop = self._isolated or _is_async(self._tool)
+            run = self._in_loop if in_loop else self._in_thread
+            return await run(guarded, call, config, release)
         except ValidationError as error:
             if self._entered:
                 raise
@@ -104,6 +119,8 @@ class Attempt:
         if done:
             return _result_of(task)
         if task.done():
+            if not task.cancelled() and task.exception() is None:
+                return task.result()  # in the last moment: what it did is done
             _abandon(task)
             raise ToolTimeoutError(self._late("it was stopped"))
         _abandon(task)
@@ -126,9 +143,11 @@ class Attempt:
             except RuntimeError:
                 logger.debug("tool %s ended after its event loop was closed", self._tool.name)
 
-        # Not an executor: its threads are joined when the process ends, and a hanging tool would stop that.
-        work = functools.partial(contextvars.copy_context().run, tool.invoke, call, config)
-        thread = StoppableThread(work, deliver, name=f"tool-{tool.name}")
+        try:
+            thread = self._thread(tool, call, config, deliver)
+        except RuntimeError:  # the system has no thread left
+            release()
+            raise
         try:
             done, _ = await asyncio.wait({finished}, timeout=self._policy.timeout)
             if not done:
@@ -139,17 +158,53 @@ class Attempt:
             raise
         if not finished.done():
             finished.cancel()
-            raise ToolTimeoutError(
-                self._late(
-                    "it waits for something and cannot be stopped, so it may still be running and take effect"
-                )
-            )
-        value, error = finished.result()
+            raise self._stuck()
+        return self._settled(finished.result(), stopped=not done)
+
+    def _blocking(self, tool: BaseTool, call: ToolCall, config: RunnableConfig | None) -> Any:
+        ended: SimpleQueue[Result] = SimpleQueue()
+        thread = self._thread(tool, call, config, ended.put)
+        timeout = self._policy.timeout
+        stopped = False
+        try:
+            try:
+                result = ended.get(timeout=None if timeout is None else min(timeout, threading.TIMEOUT_MAX))
+            except Empty:
+                stopped = True
+                thread.stop()
+                result = ended.get(timeout=_THREAD_GRACE)
+        except Empty:
+            raise self._stuck() from None
+        except BaseException:  # Ctrl-C while waiting: the tool must not go on unseen
+            thread.stop()
+            raise
+        return self._settled(result, stopped=stopped)
+
+    def _thread(
+        self,
+        tool: BaseTool,
+        call: ToolCall,
+        config: RunnableConfig | None,
+        deliver: Callable[[Result], None],
+    ) -> StoppableThread:
+        # Not an executor: its threads are joined when the process ends, and a hanging tool would stop that.
+        work = functools.partial(contextvars.copy_context().run, tool.invoke, call, config)
+        return StoppableThread(work, deliver, name=f"tool-{tool.name}")
+
+    def _settled(self, result: Result, *, stopped: bool) -> Any:
+        value, error = result
         if error is None:  # perhaps in the last moment: what it did is done
             return value
-        if not done:
+        if stopped:
             raise ToolTimeoutError(self._late("it was stopped"))
         raise error if isinstance(error, Exception) else Escape(error)
+
+    def _stuck(self) -> ToolTimeoutError:
+        return ToolTimeoutError(
+            self._late(
+                "it waits for something and cannot be stopped, so it may still be running and take effect"
+            )
+        )
 
     def _late(self, fate: str) -> str:
         return f"{self._tool.name} did not finish within {self._policy.timeout:g} s; {fate}."

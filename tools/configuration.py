@@ -26,9 +26,10 @@ from __future__ import annotations
 import builtins
 import dataclasses
 import importlib
+import logging
 import os
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,10 @@ from tools.arguments import closest
 from tools.errors import ToolError, ToolRegistrationError
 from tools.policy import ToolPolicy
 from tools.registry import ToolRegistry
+from tools.sources.entry_points import plugins
 from tools.sources.mcp import McpServer
+
+logger = logging.getLogger(__name__)
 
 _KEYS = ("modules", "exclude", "builtin", "mcp", "toolkits", "policies", "options")
 _BUILTIN = "builtin"
@@ -52,18 +56,23 @@ def load_registry(path: str | os.PathLike[str], *, servers: bool = True) -> Tool
     Raises:
         ToolRegistrationError: The file is missing or wrong (the message has the key), or a source is.
     """
-    path = Path(path).expanduser()
+    path = Path(os.path.expanduser(path))
     document = _read(path)
     policies = {
         name: _at(f"{path}: policies.{name}", _policy, table)
         for name, table in _tables(document, "policies", path).items()
     }
     options = _tables(document, "options", path)
+    _check_options(options, document, path)
     if builtin := _tables(document, _BUILTIN, path):
         options[_BUILTIN] = {**options.get(_BUILTIN, {}), **builtin, "base": path.parent}
+    for module in _names(document, "modules", path):  # the registry knows a file by its whole path
+        if _is_file(module) and module in options:
+            options[_place(module, path)] = options.pop(module)
     registry = ToolRegistry(policies=policies, options=options)
     try:
         _fill(registry, document, path, servers=servers)
+        _check_policies(registry, policies, document, path)
     except BaseException:
         registry.close()  # servers that were started before the error
         raise
@@ -81,8 +90,7 @@ def _fill(registry: ToolRegistry, document: dict[str, Any], path: Path, *, serve
         if problem.source.startswith(f"plugin {_BUILTIN!r}") and _BUILTIN in document:
             raise ToolRegistrationError(f"{path}: {problem.error}")
     for module in _names(document, "modules", path):
-        is_file = module.endswith(".py") or os.sep in module
-        name = os.fspath(path.parent / module) if is_file else module
+        name = _place(module, path) if _is_file(module) else module
         _at(f"{path}: modules", registry.add_module, name)
     for name, options in _tables(document, "toolkits", path).items():
         _at(
@@ -93,6 +101,39 @@ def _fill(registry: ToolRegistry, document: dict[str, Any], path: Path, *, serve
         server = _at(f"{path}: mcp.{name}", _server, name, options)
         if servers:
             _at(f"{path}: mcp.{name}", registry.add_mcp, server)
+
+
+def _check_options(options: Mapping[str, Any], document: Mapping[str, Any], path: Path) -> None:
+    known = [_BUILTIN, *(point.name for point in plugins()), *_names(document, "modules", path)]
+    for name in options:
+        if name not in known:
+            raise ToolRegistrationError(
+                f"{path}: options.{name}: no plugin is called so, and no module is listed so."
+                f"{closest(name, known)}"
+            )
+
+
+def _check_policies(
+    registry: ToolRegistry, names: Iterable[str], document: Mapping[str, Any], path: Path
+) -> None:
+    """Refuse a policy that no tool has: with a name misspelt, nobody would be asked for approval."""
+    servers = tuple(f"{name}_" for name in _tables(document, "mcp", path))
+    for name in names:
+        if name in registry.names:
+            continue
+        problem = f"{path}: policies.{name}: there is no tool {name!r}.{closest(name, registry.names)}"
+        # It may be one of those that are not there now.
+        if not (name.startswith(servers) or document.get("exclude") or registry.problems):
+            raise ToolRegistrationError(problem)
+        logger.warning("%s", problem)
+
+
+def _is_file(module: str) -> bool:
+    return module.endswith(".py") or os.sep in module
+
+
+def _place(module: str, path: Path) -> str:
+    return os.fspath(path.parent.absolute() / os.path.expanduser(module))
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -31,7 +31,7 @@ from tools.errors import (
     UnknownToolError,
 )
 from tools.policy import ToolPolicy, always_asks, policy_of
-from tools.private_loop import PRIVATE_LOOP
+from tools.private_loop import PRIVATE_LOOP, at_once
 from tools.rendering import clean, cut, render, storable
 
 logger = logging.getLogger(__name__)
@@ -97,7 +97,22 @@ async def acall(
         asyncio.CancelledError: The calling task was cancelled; an async tool is then cancelled too.
         BaseException: One of ``propagate``, as the tool raised it.
     """
-    policy = policy or policy_of(tool)
+    return await _run(
+        tool, call, policy or policy_of(tool), config, injected, approved=approved, propagate=propagate
+    )
+
+
+async def _run(
+    tool: BaseTool,
+    call: ToolCall,
+    policy: ToolPolicy,
+    config: RunnableConfig | None,
+    injected: Mapping[str, Any] | None,
+    *,
+    approved: bool,
+    propagate: tuple[type[BaseException], ...],
+    blocking: bool = False,
+) -> ToolOutcome:
     started = time.monotonic()
     attempts = 0
     try:
@@ -106,13 +121,17 @@ async def acall(
             attempts += 1
             payload = _payload(tool, call, injected)
             try:
-                result = await Attempt(tool, policy).run(payload, config)
+                result = await Attempt(tool, policy).run(payload, config, blocking=blocking)
                 return _finished(_outputs(result, payload, policy), attempts, started)
             except Exception as error:
                 if isinstance(error, propagate) or not _worth_a_retry(error, policy, attempts):
                     raise
                 logger.info("tool %s, attempt %d of %d: %r", tool.name, attempts, policy.retries + 1, error)
-            await asyncio.sleep(min(policy.backoff * 2 ** (attempts - 1), _LONGEST_BACKOFF))
+            pause = min(policy.backoff * 2 ** (attempts - 1), _LONGEST_BACKOFF)
+            if blocking:
+                time.sleep(pause)  # noqa: ASYNC251  # there is no loop to hold up
+            else:
+                await asyncio.sleep(pause)
     except Exception as error:
         cause = error.original if isinstance(error, Escape) else error
         if isinstance(cause, propagate):
@@ -132,22 +151,28 @@ def call(
 ) -> ToolOutcome:
     """Run one tool call from sync code; see :func:`acall` for everything else.
 
-    All such calls run on one private event loop, so that a connection which an async tool keeps stays usable
-    from call to call, and so that this also works where a loop is already running, as in a notebook.
+    A sync tool runs in a thread, as there, for which the calling one waits. All others run on one private
+    event loop, so that a connection which an async tool keeps stays usable from call to call, and so that
+    this also works where a loop is already running, as in a notebook.
 
     Raises:
         ToolError: Called from that loop itself, which would wait for itself; an async tool uses ``acall``.
     """
-    work = acall(
+    policy = policy or policy_of(tool)
+    blocking = not Attempt(tool, policy).needs_loop
+    if blocking:
+        PRIVATE_LOOP.refuse_itself()
+    work = _run(
         tool,
         call,
-        policy=policy,
-        config=config,
-        injected=injected,
+        policy,
+        config,
+        injected,
         approved=approved,
         propagate=propagate,
+        blocking=blocking,
     )
-    return PRIVATE_LOOP.run(work)
+    return at_once(work) if blocking else PRIVATE_LOOP.run(work)
 
 
 def unknown_tool(call: ToolCall, known: Iterable[str]) -> ToolOutcome:

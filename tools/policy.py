@@ -16,6 +16,15 @@ from tools.errors import ToolPolicyError, ToolTimeoutError
 
 _METADATA_KEY = "tool_policy"
 _ALWAYS_ASKS = "tool_always_asks"
+_KINDS: dict[str, tuple[tuple[type, ...], str]] = {
+    "timeout": ((int, float, type(None)), "seconds, or None for no limit"),
+    "retries": ((int,), "a whole number"),
+    "backoff": ((int, float), "seconds"),
+    "idempotent": ((bool,), "true or false"),  # the text "false" would count as true
+    "approval": ((bool,), "true or false"),
+    "concurrency": ((int, type(None)), "a whole number, or None for no limit"),
+    "max_output": ((int,), "a whole number"),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +70,9 @@ class ToolPolicy:
     """Characters of a result that the model sees. What is cut off is kept in the message's artifact."""
 
     def __post_init__(self) -> None:
+        for name, (kinds, words) in _KINDS.items():
+            if not isinstance(getattr(self, name), kinds):
+                raise ToolPolicyError(f"{name}={getattr(self, name)!r}: must be {words}")
         if self.timeout is not None and not (self.timeout > 0 and math.isfinite(self.timeout)):
             raise ToolPolicyError(f"timeout={self.timeout!r}: must be positive seconds, or None for no limit")
         if self.retries < 0:

@@ -27,13 +27,12 @@ class PrivateLoop:
         Raises:
             ToolError: Called on this very loop, which would wait for itself.
         """
-        loop = self.started()
-        if _running_loop() is loop:
+        try:
+            self.refuse_itself()
+        except ToolError:
             work.close()
-            raise ToolError(
-                "a sync tool call inside an async tool would wait for itself: use 'await acall(...)'"
-            )
-        future = asyncio.run_coroutine_threadsafe(_delivered(work), loop)
+            raise
+        future = asyncio.run_coroutine_threadsafe(_delivered(work), self.started())
         try:
             result, error = future.result()
         except BaseException:  # Ctrl-C while waiting: the tool must not go on unseen
@@ -42,6 +41,17 @@ class PrivateLoop:
         if error is not None:
             raise error
         return result  # type: ignore[return-value]  # no error means that there is a result
+
+    def refuse_itself(self) -> None:
+        """Refuse to hold this very loop up.
+
+        Raises:
+            ToolError: The caller runs on it.
+        """
+        if self._loop is not None and _running_loop() is self._loop:
+            raise ToolError(
+                "a sync tool call inside an async tool would wait for itself: use 'await acall(...)'"
+            )
 
     def started(self) -> asyncio.AbstractEventLoop:
         """The loop itself, for callers that do not wait for what they start on it."""
@@ -53,6 +63,20 @@ class PrivateLoop:
                 self._loop = asyncio.new_event_loop()
                 threading.Thread(target=self._loop.run_forever, name="tools-loop", daemon=True).start()
             return self._loop
+
+
+def at_once(work: Coroutine[Any, Any, T]) -> T:
+    """The result of ``work`` that waits for nothing by ``await``, and so needs no loop.
+
+    That is how sync and async callers share one body: what it awaits either blocks or is a coroutine that
+    ends without waiting.
+    """
+    try:
+        work.send(None)
+    except StopIteration as end:
+        return end.value  # type: ignore[no-any-return]
+    work.close()
+    raise RuntimeError(f"{work!r} waited for an event loop, and was run without one")
 
 
 async def _delivered(work: Coroutine[Any, Any, T]) -> tuple[T | None, BaseException | None]:

@@ -16,6 +16,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 
 _LAUNCHER = Path(__file__).with_name("launcher.py")
@@ -104,8 +105,9 @@ async def run_process(
         asyncio.CancelledError: The caller was cancelled; the command is killed before this goes on.
         OSError: The interpreter of the launcher cannot be started.
     """
-    lifeline, hold = os.pipe()
-    try:
+    lifeline, end = os.pipe()
+    # A file, since a number is another's when it is closed twice: what was opened meanwhile would be lost.
+    with os.fdopen(end, "wb", buffering=0) as hold:
         try:
             process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-I", "-S", os.fspath(_LAUNCHER)),
@@ -120,13 +122,14 @@ async def run_process(
         finally:
             os.close(lifeline)
         return await _attend(process, stdin, seconds, max_output, hold)
-    finally:
-        with contextlib.suppress(OSError):
-            os.close(hold)
 
 
 async def _attend(
-    process: asyncio.subprocess.Process, stdin: bytes, seconds: float | None, max_output: int, hold: int
+    process: asyncio.subprocess.Process,
+    stdin: bytes,
+    seconds: float | None,
+    max_output: int,
+    hold: FileIO,
 ) -> ProcessResult:
     output = bytearray()
     reading = asyncio.create_task(_read(process, output, max_output))
@@ -137,7 +140,7 @@ async def _attend(
             async with asyncio.timeout(seconds):
                 status = await process.wait()
     finally:
-        os.close(hold)  # the launcher kills what is left
+        hold.close()  # the launcher kills what is left
         ending = asyncio.create_task(_end(process, reading, writing))
         await asyncio.shield(ending)
     return ProcessResult(status=status, output=bytes(output), written=ending.result())

@@ -21,6 +21,7 @@ from pathlib import PurePath
 from typing import Any
 from uuid import UUID
 
+from langchain_core.documents import Document
 from langchain_core.load.serializable import Serializable
 from langchain_core.messages.tool import ToolOutputMixin
 from langchain_core.tools.base import TOOL_MESSAGE_BLOCK_TYPES
@@ -31,6 +32,7 @@ from tools.errors import ToolError
 _DEPTH = 40  # levels of nesting that are shown
 _ITEMS = 1000  # items taken from an iterator, which might not end
 _INTEGER_BITS = 14_000  # Python refuses to print integers of more than 4300 digits
+_IN_DOCUMENTS = (datetime.date, datetime.time, datetime.timedelta, Decimal, UUID, PurePath, enum.Enum, Set)
 
 Content = str | list[str | dict[str, Any]]
 
@@ -202,17 +204,21 @@ _LEAVES: tuple[tuple[type | tuple[type, ...], Callable[[Any], Any]], ...] = (
 )
 
 
-def _is_storable(value: Any, depth: int) -> bool:
-    if value is None or isinstance(value, bool | float | bytes | Serializable):
+def _is_storable(value: Any, depth: int, *, also: tuple[type, ...] = ()) -> bool:
+    if isinstance(value, Document):  # its metadata may be anything
+        return depth > 0 and _is_storable(value.metadata, depth - 1, also=_IN_DOCUMENTS)
+    if value is None or isinstance(value, (bool, bytes, Serializable, *also)):
         return True
+    if isinstance(value, float):
+        return type(value) is float  # a float64 of NumPy is one as well, and MessagePack does not know it
     if isinstance(value, str):
         return clean(value) == value
     if isinstance(value, int):
         return -(2**63) <= value < 2**63  # what MessagePack holds
     if isinstance(value, list | tuple):
-        return depth > 0 and all(_is_storable(item, depth - 1) for item in value)
+        return depth > 0 and all(_is_storable(item, depth - 1, also=also) for item in value)
     if isinstance(value, dict):
         return depth > 0 and all(
-            isinstance(key, str) and _is_storable(item, depth - 1) for key, item in value.items()
+            isinstance(key, str) and _is_storable(item, depth - 1, also=also) for key, item in value.items()
         )
     return False

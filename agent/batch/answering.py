@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 from langchain_core.messages.ai import UsageMetadata, add_usage
 
+from agent.app import GRAPH_KEY
 from agent.batch.jobs import Task
 from agent.errors import (
     DatabaseError,
@@ -20,6 +21,7 @@ from agent.errors import (
 )
 from agent.settings import Settings
 from graphs.decisions import waiting_calls
+from graphs.registry import GRAPHS
 from graphs.turn import is_unfinished, last_answer
 
 if TYPE_CHECKING:
@@ -117,13 +119,24 @@ class Answerer:
         config = app.thread(thread_id)
         asked = self._asked(task)
         state = await app.graph.aget_state(config)
-        if is_unfinished(state):
-            _check_waiting(state, app.settings.graph, thread_id)
-            state = await self._go_on(app, None, thread_id)
+        begun = (state.metadata or {}).get(GRAPH_KEY, app.settings.graph)
+        if isinstance(begun, str) and begun in GRAPHS and begun != app.settings.graph:
+            # What a graph has begun, no other one can finish.
+            other = self._variant(replace(task, graph=begun))
+            await self._finish(other, await other.graph.aget_state(config), thread_id)
+            state = await app.graph.aget_state(config)
+        else:
+            state = await self._finish(app, state, thread_id)
         if not _since(state, asked):
             question = HumanMessage(task.question, id=asked)
             state = await self._go_on(app, {"messages": [question]}, thread_id)
         return _since(state, asked)
+
+    async def _finish(self, app: App, state: Snapshot, thread_id: str) -> Snapshot:
+        if not is_unfinished(state):
+            return state
+        _check_waiting(state, app.settings.graph, thread_id)
+        return await self._go_on(app, None, thread_id)
 
     async def _go_on(self, app: App, given: Mapping[str, Any] | None, thread_id: str) -> Snapshot:
         config = app.thread(thread_id)

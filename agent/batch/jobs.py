@@ -94,7 +94,7 @@ def _object(text: bytes) -> Mapping[str, Any]:
         value = json.loads(text)
     except UnicodeDecodeError as error:
         raise _Problem(f"it is not UTF-8: {error}") from error
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # also for a number of more digits than Python reads
         raise _Problem(f"it is no JSON: {error}") from error
     if not isinstance(value, dict):
         raise _Problem('it is no JSON object; write {"id": …, "question": "…"}')

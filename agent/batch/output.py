@@ -138,7 +138,7 @@ class Output:
     def __init__(self, path: Path, *, digests: Mapping[int, str], retry_failed: bool = False) -> None:
         self.path = path
         self._beside = path.with_name(f"{path.name}{_SUFFIX}")
-        existed = path.exists()
+        existed = os.path.exists(path)
         self._file = _locked(path)
         try:
             found = read_output(path, digests=digests, retry_failed=retry_failed)
@@ -176,9 +176,7 @@ class Output:
             self._file.write(raw)
             _sync(self._file)
         except OSError as error:
-            raise AgentError(
-                f"{self.path} cannot be written: {error}; what it holds is kept, and the same command goes on"
-            ) from error
+            raise self._failure(error) from error
         entry = Entry(
             line=record["line"],
             digest=record["input"],
@@ -200,14 +198,25 @@ class Output:
         Args:
             in_order: Put the records in the order of the input.
             complete: There is a record for every line.
+
+        Raises:
+            AgentError: The file cannot be written anew; all records are in it.
         """
-        if in_order:
-            ordered = sorted(self._entries, key=lambda entry: entry.line)
-            if ordered != self._entries:
-                self._entries = ordered
-                self._replace()
-        if complete:
-            self._beside.unlink(missing_ok=True)
+        try:
+            if in_order:
+                ordered = sorted(self._entries, key=lambda entry: entry.line)
+                if ordered != self._entries:
+                    self._entries = ordered
+                    self._replace()
+            if complete:
+                self._beside.unlink(missing_ok=True)
+        except OSError as error:
+            raise self._failure(error) from error
+
+    def _failure(self, error: OSError) -> AgentError:
+        return AgentError(
+            f"{self.path} cannot be written: {error}; what it holds is kept, and the same command goes on"
+        )
 
     def _name(self, found: Earlier, *, existed: bool) -> str:
         if found.batch is not None:
@@ -239,7 +248,8 @@ class Output:
 
     def _replace(self) -> None:
         """Put a file of :attr:`_entries`, in their order, in the place of the one there is, at one stroke."""
-        temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}")
+        target = self.path.resolve()  # a link to it stays one
+        temporary = target.with_name(f".{target.name}.{os.getpid()}")
         fresh = _new(temporary)
         try:
             fcntl.flock(fresh, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -251,12 +261,12 @@ class Output:
                 fresh.write(raw)
             _sync(fresh)
             os.fchmod(fresh.fileno(), os.fstat(self._file.fileno()).st_mode & 0o777)
-            temporary.replace(self.path)
+            temporary.replace(target)
         except BaseException:
             fresh.close()
             temporary.unlink(missing_ok=True)
             raise
-        _sync_directory(self.path.parent)
+        _sync_directory(target.parent)
         self._file.close()
         self._file, self._entries = fresh, moved
 

@@ -26,6 +26,8 @@ from agent.settings import Settings
 if TYPE_CHECKING:
     from ray.actor import ActorHandle
 
+    from agent.batch.answering import Answerer
+
 INSTALL = 'pip install "vllm-agent[ray]"'
 
 _START_SECONDS = 900.0
@@ -126,7 +128,7 @@ class RayRunner:
     Args:
         settings: Of the agent; its database must be PostgreSQL, which every node reaches.
         batch: Names the batch.
-        workers: How many; ``None`` for one on each node.
+        workers: How many at most; ``None`` for one on each node.
         concurrency: Tasks at once, at most, over all workers.
         on_event: Told in a line when a worker is ready, or lost.
 
@@ -146,8 +148,8 @@ class RayRunner:
         check_database(settings)
         self._settings = settings
         self._batch = batch
-        self._count = workers or len(_nodes())
-        self._per_worker = max(1, concurrency // self._count)
+        self._count = min(workers or len(_nodes()), concurrency)
+        self._per_worker = concurrency // self._count
         self._on_event = on_event
 
     async def run(self, tasks: Iterable[Task], *, finished: Callable[[Outcome], None]) -> None:
@@ -275,22 +277,35 @@ class _Worker:
     """Runs on a node: an agent that is open for as long as the worker lives."""
 
     def __init__(self, settings: Mapping[str, Any], batch: str) -> None:
+        # Nothing is opened yet: an error here would look like the loss of the worker.
+        self._settings = settings
+        self._batch = batch
+        self._stack = contextlib.ExitStack()
+        self._answer: Answerer | None = None
+        self._opening = asyncio.Lock()
+
+    async def ready(self) -> str:
+        """Open the agent, start the engine, and say where."""
+        import ray
+
+        async with self._opening:  # asked again where the first question was lost on its way
+            if self._answer is None:
+                self._answer = await asyncio.to_thread(self._open)
+        return str(ray.util.get_node_ip_address())
+
+    def _open(self) -> Answerer:
         from agent.app import open_app
         from agent.batch.answering import Answerer
 
-        self._stack = contextlib.ExitStack()
-        self._app = self._stack.enter_context(open_app(Settings(**settings)))
-        self._answer = Answerer(self._app, batch=batch)
-
-    async def ready(self) -> str:
-        """Start the engine, and say where."""
-        import ray
-
-        await asyncio.to_thread(self._app.start)
-        return str(ray.util.get_node_ip_address())
+        with contextlib.ExitStack() as stack:
+            app = stack.enter_context(open_app(Settings(**self._settings)))
+            app.start()
+            self._stack = stack.pop_all()
+        return Answerer(app, batch=self._batch)
 
     async def answer(self, task: Task) -> Outcome:
         """Answer a task, or go on where another worker was lost."""
+        assert self._answer is not None, "it is asked only when it is ready"
         return await self._answer(task)
 
 

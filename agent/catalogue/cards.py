@@ -7,8 +7,7 @@ the part that the driver keeps of cards of the same size.
 
 from __future__ import annotations
 
-import difflib
-import re
+import math
 from dataclasses import dataclass, replace
 
 from agent.errors import ConfigurationError
@@ -72,49 +71,14 @@ CARDS = (
 )
 
 
-def find_card(name: str) -> Card:
-    """The card of that name.
-
-    Args:
-        name: A name of the table, in any case and with or without ``NVIDIA``, ``GeForce`` and spaces; or a
-        size such
-            as ``24GB`` or ``22.5 GiB`` for a card that is not in the table; or ``auto`` for this machine's
-            first card, and ``cpu`` for its memory.
+def with_free(card: Card, free_gib: float | None) -> Card:
+    """The card with so much of it free.
 
     Raises:
-        ConfigurationError: There is no such card.
+        ConfigurationError: That is no amount of memory.
     """
-    wanted = _plain(name)
-    if wanted in ("auto", "cpu"):
-        from agent.catalogue.hardware import this_machine
-
-        return this_machine(wanted)
-    for card in CARDS:
-        if (
-            _plain(card.name) == wanted
-            or _plain(card.name).removesuffix("16gb").removesuffix("12gb") == wanted
-        ):
-            return card
-    if size := re.fullmatch(r"(\d+(?:\.\d+)?)(gib|gb|g)", wanted):
-        # A printed gigabyte is a GiB; CUDA has about 3 % less. A GiB is what CUDA reports.
-        number = float(size[1])
-        total = number if size[2] == "gib" else round(number * 0.968, 2)
-        return Card(f"a card of {name}", total, 80)
-    names = {_plain(card.name): card.name for card in CARDS}
-    close = [names[key] for key in difflib.get_close_matches(wanted, names, n=3, cutoff=0.5)]
-    hint = f"did you mean {' or '.join(close)}? " if close else ""
-    msg = (
-        f"no card is called {name!r}: {hint}Give a name that `vllm-agent models cards` lists, a size such as "
-        "24GB, or auto"
-    )
-    raise ConfigurationError(msg)
-
-
-def with_free(card: Card, free_gib: float | None) -> Card:
-    """The card with so much of it free."""
-    return card if free_gib is None else replace(card, free_gib=free_gib)
-
-
-def _plain(name: str) -> str:
-    text = re.sub(r"nvidia|geforce|[\s\-_]", "", name.lower())
-    return re.sub(r"laptop(gpu)?$", "", text)
+    if free_gib is None:
+        return card
+    if not (isinstance(free_gib, int | float) and 0 <= free_gib < math.inf):
+        raise ConfigurationError(f"free_gib is {free_gib!r}, and must be a number of at least 0")
+    return replace(card, free_gib=free_gib)

@@ -19,6 +19,10 @@ USUAL_CONTEXT = 8192
 _SEQUENCES_OF_STATEFUL = 16  # every sequence costs a whole state while graphs are profiled
 _NO_FLOAT16 = ("gemma2", "gemma3", "gemma3_text", "glm4")  # vllm/config/model.py
 _POOLING_ENDINGS = ("Model", "Classification", "RewardModel")
+_COUNTS = (
+    *("max_model_len", "max_num_seqs", "max_num_batched_tokens"),
+    *("kv_cache_memory_bytes", "tensor_parallel_size", "block_size"),
+)
 
 
 @dataclass(frozen=True)
@@ -118,16 +122,15 @@ def resolve(
 
 
 def _check_numbers(chosen: Mapping[str, Any]) -> None:
-    for name in ("max_model_len", "max_num_seqs", "max_num_batched_tokens", "kv_cache_memory_bytes"):
-        if chosen[name] is not None and chosen[name] < 1:
-            raise ConfigurationError(f"{name} is {chosen[name]}, and must be at least 1")
-    if chosen["tensor_parallel_size"] < 1:
-        raise ConfigurationError(
-            f"tensor_parallel_size is {chosen['tensor_parallel_size']}, and must be at least 1"
-        )
+    for name in _COUNTS:
+        number = chosen[name]
+        if number is not None and not (isinstance(number, int) and number >= 1):
+            raise ConfigurationError(f"{name} is {number!r}, and must be a whole number of at least 1")
     share = chosen["gpu_memory_utilization"]
-    if share is not None and not 0 < share <= 1:
-        raise ConfigurationError(f"gpu_memory_utilization is {share}, and must be above 0 and at most 1")
+    if share is not None and not (isinstance(share, int | float) and 0 < share <= 1):
+        raise ConfigurationError(
+            f"gpu_memory_utilization is {share!r}, and must be a number above 0 and at most 1"
+        )
 
 
 def _is_pooling(source: ModelSource, shape: Shape) -> bool:

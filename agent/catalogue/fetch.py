@@ -6,6 +6,7 @@ machine is looked at first.
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import re
@@ -26,7 +27,7 @@ from agent.catalogue.checkpoint import (
     read_header,
 )
 from agent.catalogue.models import CatalogueModel, catalogue, find_model
-from agent.errors import FitError, ModelNotFoundError
+from agent.errors import ConfigurationError, FitError, ModelNotFoundError
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.\-]*/[A-Za-z0-9][\w.\-]*")
 _SECONDS = 15.0
@@ -66,10 +67,16 @@ def find_source(
     Raises:
         ModelNotFoundError: There is no such model, or the hub cannot be asked.
         FitError: Its files are broken or incomplete.
+        ConfigurationError: ``HF_TOKEN`` is no token.
     """
     name = os.fspath(model)
-    path = Path(name).expanduser()
-    if path.is_dir():
+    try:
+        path = Path(name).expanduser()
+        is_directory = path.is_dir()
+    except (OSError, RuntimeError) as error:  # too long, or ~ of nobody
+        msg = f"no model can be called {name[:200]!r}: {getattr(error, 'strerror', None) or error}"
+        raise ModelNotFoundError(msg) from error
+    if is_directory:
         return _directory(path)
     if path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
         raise ModelNotFoundError(f"no model directory at {name!r}")
@@ -134,11 +141,15 @@ def _read_json(data: bytes, where: str) -> dict[str, Any]:
 
 def _cached(name: str) -> Path | None:
     """The newest snapshot of a model in the hub's cache on this machine."""
-    home = Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface")
-    root = Path(os.environ.get("HF_HUB_CACHE") or home / "hub")
+    shared = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    home = os.environ.get("HF_HOME") or f"{shared}/huggingface"
+    root = Path(os.path.expandvars(os.path.expanduser(os.environ.get("HF_HUB_CACHE") or f"{home}/hub")))
     snapshots = root / f"models--{name.replace('/', '--')}" / "snapshots"
-    found = [each for each in snapshots.glob("*") if (each / "config.json").is_file()]
-    return max(found, key=lambda each: each.stat().st_mtime, default=None)
+    try:
+        found = [each for each in snapshots.glob("*") if (each / "config.json").is_file()]
+        return max(found, key=lambda each: each.stat().st_mtime, default=None)
+    except OSError:  # somebody else's, as of root in a container
+        return None
 
 
 # -- the hub
@@ -178,15 +189,15 @@ def _hub_tensors(address: str, name: str) -> tuple[StoredTensor, ...] | None:
 def _get(url: str, name: str, *, span: tuple[int, int] | None = None) -> bytes | None:
     """Bytes of a file of the hub; None where there is no such file."""
     headers = {"User-Agent": "vllm-agent"}
-    if token := os.environ.get("HF_TOKEN"):
+    if token := _token():
         headers["Authorization"] = f"Bearer {token}"
     if span:
         headers["Range"] = f"bytes={span[0]}-{span[1]}"
     if not url.startswith(("http://", "https://")):
         raise ModelNotFoundError(f"the hub's address {url!r} is no http address (see HF_ENDPOINT)")
     try:
-        with urllib.request.urlopen(  # noqa: S310 (checked above)
-            urllib.request.Request(url, headers=headers),  # noqa: S310
+        with urllib.request.build_opener(_Redirects).open(
+            urllib.request.Request(url, headers=headers),  # noqa: S310 (checked above)
             timeout=_SECONDS,
         ) as answer:
             whole = span is not None and answer.status != 206  # a server that knows no ranges
@@ -197,7 +208,7 @@ def _get(url: str, name: str, *, span: tuple[int, int] | None = None) -> bytes |
         if error.code in _MISSING:
             return None
         raise ModelNotFoundError(f"the hub answers {error.code} for {name!r}; try again later") from error
-    except (urllib.error.URLError, TimeoutError, OSError) as error:
+    except (urllib.error.URLError, TimeoutError, OSError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", error)
         msg = (
             f"no model {name!r}: it is neither a directory, nor in the catalogue, nor on this machine, and "
@@ -205,3 +216,23 @@ def _get(url: str, name: str, *, span: tuple[int, int] | None = None) -> bytes |
             "are known offline"
         )
         raise ModelNotFoundError(msg) from error
+
+
+def _token() -> str:
+    token = os.environ.get("HF_TOKEN", "").strip()  # of a file it has a line break
+    if not (token.isascii() and token.isprintable()):  # what says so later shows the token
+        msg = "HF_TOKEN has a line break or a character other than ASCII in it, so it is no token"
+        raise ConfigurationError(msg)
+    return token
+
+
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    """Follows the hub to where it stores large files, which is with others: they get no token."""
+
+    def redirect_request(
+        self, req: urllib.request.Request, fp: Any, code: int, msg: str, headers: Any, newurl: str
+    ) -> urllib.request.Request | None:
+        following = super().redirect_request(req, fp, code, msg, headers, newurl)
+        if following is not None and (following.host != req.host or following.type == "http" != req.type):
+            following.remove_header("Authorization")
+        return following

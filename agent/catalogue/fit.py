@@ -13,7 +13,8 @@ from typing import Any, Literal
 
 from agent.catalogue.advice import SHORTEST, Advice, advise, first_change, shorter_context
 from agent.catalogue.bands import Band
-from agent.catalogue.cards import DEFAULT_CARD, GIB, Card, find_card, with_free
+from agent.catalogue.card_names import find_card
+from agent.catalogue.cards import DEFAULT_CARD, GIB, Card, with_free
 from agent.catalogue.case import resolve
 from agent.catalogue.estimate import Calibration, Estimate, estimate
 from agent.catalogue.fetch import find_source

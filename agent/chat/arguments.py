@@ -169,9 +169,13 @@ class ChatArguments(BaseChatModel):
         return {**llm.chat_arguments(), **values}
 
     @model_validator(mode="after")
-    def _one_stream(self) -> Self:
+    def _check_n(self) -> Self:
         if self.streaming and self.n > 1:
             msg = f"streaming=True shows one answer, and n={self.n} were asked for; leave one of them out"
+            raise ValueError(msg)
+        # Another server may see that differently; vLLM refuses it.
+        if self.base_url is None and self.engine is None and self.temperature == 0 and self.n > 1:
+            msg = f"temperature=0 draws no lots, so all n={self.n} answers would be one; raise it"
             raise ValueError(msg)
         return self
 

@@ -26,9 +26,11 @@ class ChatBinding(RunnableBinding[LanguageModelInput, AIMessage]):
         """Give the model tools, in the place of earlier ones; see :meth:`agent.ChatVLLM.bind_tools`."""
         kept = {name: value for name, value in self.kwargs.items() if name not in ("tools", "tool_choice")}
         bound = self.bound.bind_tools(tools, **{**kept, **kwargs})  # type: ignore[attr-defined]  # a ChatVLLM
-        return bound.with_config(self.config) if self.config else bound  # type: ignore[no-any-return]
+        return self.model_copy(update={"kwargs": bound.kwargs})
 
     def with_structured_output(self, schema: Any = None, **kwargs: Any) -> Runnable[LanguageModelInput, Any]:
         """Ask for a structured answer; see :meth:`agent.ChatVLLM.with_structured_output`."""
         result = self.bound.with_structured_output(schema, **{**self.kwargs, **kwargs})  # type: ignore[attr-defined]
-        return result.with_config(self.config) if self.config else result  # type: ignore[no-any-return]
+        if not (self.config or self.config_factories):
+            return result  # type: ignore[no-any-return]
+        return RunnableBinding(bound=result, config=self.config, config_factories=self.config_factories)

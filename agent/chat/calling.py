@@ -19,6 +19,7 @@ from agent.chat.arguments import SAMPLING_FIELDS, ChatArguments
 from agent.chat.chunks import ChunkConverter
 from agent.chat.content import refused_media
 from agent.chat.expected import Expected
+from agent.chat.opening import ends
 from agent.chat.options import ChatOptions
 from agent.chat.requests import wire_messages, wire_tool_choice, wire_tools
 from agent.chat.responses import chat_result
@@ -46,12 +47,10 @@ class ChatCalls(ChatArguments):
         for other, name in ChatOptions.other_names.items():
             if other in given:
                 own.pop(name, None)
-        ends = [*(self.stop or ()), *(stop or ()), *given.pop("stop", ())]
+        stops = ends(self.stop, stop, given.pop("stop", None))
         for internal in _FOR_TRACING:
             given.pop(internal, None)
-        options = ChatOptions.create(
-            "this call is refused", **{**own, **given, "stop": list(dict.fromkeys(ends)) or None}
-        )
+        options = ChatOptions.create("this call is refused", **{**own, **given, "stop": stops})
         request = {"messages": wire_messages(messages), **options.request()}
         if tools:
             request["tools"] = wire_tools(tools)
@@ -94,12 +93,14 @@ class ChatCalls(ChatArguments):
                 async for chunk in source:
                     for converted in converter.convert(chunk):
                         yield converted
+            for converted in converter.end():
+                yield converted
         finally:
             await source.aclose()  # type: ignore[attr-defined]  # an async generator: frees the slot now
 
     def _should_stream(self, *, async_api: bool, run_manager: Any = None, **kwargs: Any) -> bool:
         """Leave several answers to one call unstreamed where only a listener would have liked a stream."""
-        several = (kwargs.get("n") or self.n) > 1
+        several = (kwargs.get("n") or self.n) not in (1, True)
         if several and not kwargs.get("stream"):
             return False
         return super()._should_stream(async_api=async_api, run_manager=run_manager, **kwargs)
@@ -121,7 +122,8 @@ class ChatCalls(ChatArguments):
         **kwargs: Any,
     ) -> ChatResult:
         request = await self._arequest(messages, stop, kwargs)
-        return await self._session.loop.arun(self._answer(request))
+        loop = await self._session.loop_from_afar()
+        return await loop.arun(self._answer(request))
 
     def _stream(
         self,
@@ -143,7 +145,8 @@ class ChatCalls(ChatArguments):
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
         request = await self._arequest(messages, stop, kwargs)
-        async for chunk in self._session.loop.aiterate(self._chunks(request)):
+        loop = await self._session.loop_from_afar()
+        async for chunk in loop.aiterate(self._chunks(request)):
             if run_manager:
                 await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
             yield chunk

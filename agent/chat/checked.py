@@ -14,7 +14,7 @@ from agent.errors import ConfigurationError
 class CheckedArguments(BaseModel):
     """A frozen record of arguments; what is unknown, out of range or contradictory is refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False)
 
     other_names: ClassVar[dict[str, str]] = {}
     """Names that other software has for these arguments."""
@@ -33,7 +33,13 @@ class CheckedArguments(BaseModel):
         Raises:
             ConfigurationError: One is unknown or out of range, or two contradict each other.
         """
-        renamed = {cls.other_names.get(name, name): value for name, value in arguments.items()}
+        renamed: dict[str, Any] = {}
+        for given, value in arguments.items():
+            name = cls.other_names.get(given, given)
+            if name in renamed and renamed[name] != value:
+                msg = f"{what}: {name} is given twice, as {renamed[name]!r} and as {value!r} ({given})"
+                raise ConfigurationError(msg)
+            renamed[name] = value
         for name, value in renamed.items():
             if name not in cls.model_fields:
                 msg = f"{what}: unknown argument {name!r} (value {value!r}); {cls._hint(name)}"

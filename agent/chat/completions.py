@@ -16,7 +16,7 @@ def llm_result(responses: Iterable[Response], sampling: TextSampling) -> LLMResu
     answers = list(responses)
     output = {
         "model_name": answers[0].get("model") if answers else None,
-        "token_usage": _sum(answer.get("usage") or {} for answer in answers),
+        "token_usage": _sum(usage for answer in answers if isinstance(usage := answer.get("usage"), Mapping)),
     }
     return LLMResult(generations=[generations(answer, sampling) for answer in answers], llm_output=output)
 
@@ -31,13 +31,11 @@ def generations(response: Response, sampling: TextSampling) -> list[Generation]:
 
 
 def generation_chunks(chunk: Response, sampling: TextSampling) -> Iterator[GenerationChunk]:
-    """Convert one chunk of a stream; the last one carries the counts of tokens."""
+    """Convert one chunk of a stream, without its counts of tokens: of those the last ones hold."""
     for choice in chunk.get("choices") or ():
         info = _info(choice, sampling)
         if choice.get("text") or info:
             yield GenerationChunk(text=choice.get("text") or "", generation_info=info or None)
-    if not chunk.get("choices") and (usage := chunk.get("usage")):
-        yield GenerationChunk(text="", generation_info={"token_usage": usage})
 
 
 def _info(choice: Mapping[str, Any], sampling: TextSampling) -> dict[str, Any]:

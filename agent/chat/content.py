@@ -62,12 +62,24 @@ def standard_parts(message: BaseMessage) -> tuple[str | list[Any], str]:
         if not isinstance(block, dict):
             parts.append(block)
         elif block.get("type") in ("reasoning", "thinking"):
-            thoughts.append(block.get("reasoning") or block.get("thinking") or "")
+            thoughts.append(str(block.get("reasoning") or block.get("thinking") or ""))
         elif block.get("type") not in _CALLS:  # those are in message.tool_calls as well
             parts.append(_part(block))
     if thoughts:
         reasoning = "".join(thoughts)
     return parts, reasoning if isinstance(reasoning, str) else ""
+
+
+def with_mime_types(message: BaseMessage) -> BaseMessage:
+    """Return the message with the type of its data named, which LangChain insists on; or itself.
+
+    Raises:
+        UnsupportedInputError: The data of a block is of no known format.
+    """
+    if isinstance(message.content, str):
+        return message
+    blocks = [*map(_with_mime_type, message.content)]
+    return message if blocks == message.content else message.model_copy(update={"content": blocks})
 
 
 def check_parts(wire: Mapping[str, Any]) -> None:
@@ -115,15 +127,18 @@ def refused_media(
 def _part(block: Mapping[str, Any]) -> Any:
     kind = block.get("type")
     if kind == "text":
-        return {"type": "text", "text": block.get("text", "")}
+        return {"type": "text", "text": _text(block)}
     if kind == "text-plain":
         return _plain_text(block)
     if kind in _MEDIA and not _is_foreign(block):
         return _media(kind, block)
     if kind == "file":
         return _file(block)
-    if kind == "image_url" and (url := _url_of(block["image_url"])) and _is_local(url):
-        return _wire_part("image", _read(url, "image"))
+    if kind == "image_url":
+        if not (url := _url_of(block.get("image_url"))):
+            msg = f"this image block needs an address, as {{'image_url': {{'url': …}}}}: {_shown(block)}"
+            raise UnsupportedInputError(msg)
+        return _wire_part("image", _read(url, "image")) if _is_local(url) else block
     if kind == "non_standard":
         msg = f"a content block is not standard, and vLLM has no place for it: {_shown(block)}"
         raise UnsupportedInputError(msg)
@@ -133,6 +148,13 @@ def _part(block: Mapping[str, Any]) -> Any:
 def _is_foreign(block: Mapping[str, Any]) -> bool:
     """Whether this is another software's image block, which LangChain converts."""
     return isinstance(block.get("source"), Mapping) or isinstance(block.get("image"), Mapping)
+
+
+def _text(block: Mapping[str, Any]) -> str:
+    if not isinstance(text := block.get("text", ""), str):
+        msg = f"the text of a text block is no text: {_shown(block)}"
+        raise UnsupportedInputError(msg)
+    return text
 
 
 def _plain_text(block: Mapping[str, Any]) -> dict[str, Any]:
@@ -147,11 +169,9 @@ def _plain_text(block: Mapping[str, Any]) -> dict[str, Any]:
 def _media(kind: str, block: Mapping[str, Any]) -> dict[str, Any]:
     data = block.get("base64") or (block.get("data") if block.get("source_type") == "base64" else None)
     if data is not None:
-        mime = block.get("mime_type") or _sniff(_decoded(data[:64], block))
-        if not mime:
-            msg = f"the data of this {kind} block is of no known format; give its mime_type: {_shown(block)}"
-            raise UnsupportedInputError(msg)
-        return _wire_part(kind, f"data:{mime};base64,{data}")
+        if not isinstance(data, str):  # b64encode gives bytes
+            raise _no_base64(data, block)
+        return _wire_part(kind, f"data:{_mime_type(kind, block, data)};base64,{data}")
     place = block.get("path") or block.get("url")
     if isinstance(place, str | Path) and str(place):
         url = str(place)
@@ -160,12 +180,35 @@ def _media(kind: str, block: Mapping[str, Any]) -> dict[str, Any]:
     raise UnsupportedInputError(msg)
 
 
-def _decoded(data: str, block: Mapping[str, Any]) -> bytes:
+def _with_mime_type(block: Any) -> Any:
+    if not isinstance(block, dict) or block.get("type") not in _MEDIA or block.get("mime_type"):
+        return block
+    data = block.get("base64")
+    return {**block, "mime_type": _mime_type(block["type"], block, data)} if data else block
+
+
+def _mime_type(kind: str, block: Mapping[str, Any], data: Any) -> str:
+    mime = block.get("mime_type") or _sniff(_decoded(data[:64] if isinstance(data, str) else data, block))
+    if not mime:
+        msg = f"the data of this {kind} block is of no known format; give its mime_type: {_shown(block)}"
+        raise UnsupportedInputError(msg)
+    return str(mime)
+
+
+def _decoded(data: Any, block: Mapping[str, Any]) -> bytes:
+    if not isinstance(data, str):
+        raise _no_base64(data, block)
     try:
         return base64.b64decode(data + "=" * (-len(data) % 4))
     except ValueError as error:
         msg = f"the data of a content block is no base64 ({error}): {_shown(block)}"
         raise UnsupportedInputError(msg) from error
+
+
+def _no_base64(data: Any, block: Mapping[str, Any]) -> UnsupportedInputError:
+    return UnsupportedInputError(
+        f"the data of a content block is no base64 text but {type(data).__name__}: {_shown(block)}"
+    )
 
 
 def _wire_part(kind: str, url: str) -> dict[str, Any]:
@@ -205,7 +248,12 @@ def _url_of(value: Any) -> str:
 
 
 def _is_local(url: str) -> bool:
-    return urlparse(url).scheme in ("file", "") or url[1:3] in (":\\", ":/")
+    try:
+        scheme = urlparse(url).scheme
+    except ValueError as error:  # half a bracket, for one
+        msg = f"{url[:200]!r} is no address: {error}"
+        raise UnsupportedInputError(msg) from error
+    return scheme in ("file", "") or url[1:3] in (":\\", ":/")
 
 
 def _read(place: str, kind: str) -> str:
@@ -214,13 +262,13 @@ def _read(place: str, kind: str) -> str:
     Raises:
         UnsupportedInputError: It cannot be read, or holds something else.
     """
-    path = Path(unquote(urlparse(place).path) if place.startswith("file:") else place).expanduser()
     try:
+        path = Path(unquote(urlparse(place).path) if place.startswith("file:") else place).expanduser()
         if not path.is_file():  # nor read from a device without an end
             raise FileNotFoundError("there is no such file")
         data = path.read_bytes()
-    except (OSError, ValueError) as error:
-        msg = f"the {kind} {str(path)!r} cannot be read: {error}"
+    except (OSError, RuntimeError, ValueError) as error:  # the second for ~ of nobody
+        msg = f"the {kind} {place!r} cannot be read: {error}"
         raise UnsupportedInputError(msg) from error
     mime = _sniff(data)
     if not mime.startswith(f"{kind}/"):

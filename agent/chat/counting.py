@@ -9,6 +9,7 @@ from langchain_core.messages import BaseMessage
 from langchain_core.tools import BaseTool
 
 from agent.chat.calling import ChatCalls
+from agent.chat.characters import whole
 from agent.chat.requests import wire_messages, wire_tools
 from agent.chat.tokens import tokenizer_on_disk
 
@@ -38,6 +39,7 @@ class ChatCounting(ChatCalls):
         """
         if not text:
             return []
+        text = whole(text)
         if (name := self._model_on_disk()) is not None:
             tokenizer = tokenizer_on_disk(name, self.download_dir)
             if tokenizer is not None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 if TYPE_CHECKING:
@@ -24,6 +25,9 @@ class HoldsEngine:
         engine: Any
         model_fields_set: set[str]
 
+        def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+            """Pydantic's."""
+
     def start(self) -> EngineInfo:
         """Start the engine now, in the place of with the first call, and say what it is."""
         return self._session.loop.run(self._session.started())[1]
@@ -42,7 +46,11 @@ class HoldsEngine:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self.close()
+        await asyncio.to_thread(self.close)  # seconds, where it frees the engine
+
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
+        """Copy the arguments; however a copy is made in this process, it shares the engine."""
+        return self.model_copy()
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
         """Pickle the arguments; the copy opens the engine of its own process."""

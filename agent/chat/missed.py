@@ -7,10 +7,12 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
+from jsonschema.exceptions import SchemaError
 from jsonschema.protocols import Validator
 from jsonschema.validators import validator_for
 
 from agent.chat.candidates import FoundCall
+from agent.formats.json_text import too_deep
 
 _KEYS = {"name", "arguments", "parameters", "id", "type", "function", "index"}
 _NAME = re.compile(r'"(?:name|function)"\s*:\s*"((?:[^"\\]|\\.)*)"')
@@ -76,6 +78,8 @@ class KnownTools:
         text = json.dumps(arguments, ensure_ascii=False)
         if not isinstance(arguments, dict):
             return FoundCall(name, text, f"arguments must be a JSON object, got {text[:_LONGEST]}")
+        if too_deep(text):
+            return FoundCall(name, text, "arguments are nested too deeply")
         return FoundCall(name, text, complaint(arguments, self._schemas[name]))
 
     def _broken(self, text: str, problem: str, *, meant: bool) -> list[FoundCall] | None:
@@ -104,6 +108,16 @@ def complaint(value: Any, schema: Any) -> str:
         return ""
     place = ".".join(str(part) for part in problem.absolute_path)
     return f"{place}: {problem.message}"[:_LONGEST] if place else problem.message[:_LONGEST]
+
+
+def schema_problem(schema: Any) -> str:
+    """Say in one line why a JSON schema is none; an empty text where it is one."""
+    try:
+        validator_for(schema).check_schema(schema)
+    except SchemaError as error:
+        place = ".".join(str(part) for part in error.absolute_path)
+        return f"{place or 'schema'}: {error.message}"[:_LONGEST]
+    return ""
 
 
 def _refuse(constant: str) -> NoReturn:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 from langchain_core.language_models import LangSmithParams, LanguageModelInput
+from langchain_core.prompt_values import ChatPromptValue, PromptValue
 from langchain_core.runnables import Runnable
 from langchain_core.tools import BaseTool
 from pydantic import ValidationError
 
 from agent.chat.arguments import SAMPLING_FIELDS
+from agent.chat.batches import ChatBatches
 from agent.chat.binding import ChatBinding
-from agent.chat.counting import ChatCounting
+from agent.chat.content import with_mime_types
 from agent.chat.explaining import Explanation, explanation
 from agent.chat.life import HoldsEngine
 from agent.chat.opening import explain
@@ -23,7 +26,7 @@ from agent.engines.base import EngineInfo
 from agent.errors import ConfigurationError
 
 
-class ChatVLLM(HoldsEngine, ChatCounting):
+class ChatVLLM(HoldsEngine, ChatBatches):
     """A chat model that runs on vLLM: in this process, or on a server.
 
     With ``base_url`` it speaks to a ``vllm serve``, or to another server of OpenAI's chat-completions API.
@@ -65,9 +68,8 @@ class ChatVLLM(HoldsEngine, ChatCounting):
             super().__init__(**arguments)
         except ValidationError as error:
             raise ConfigurationError(explain(error)) from error
-        self._session = Session(self._opener(), self.protocol_choice)
-        if self.profile is None and (limit := self._context_length()) is not None:
-            self.profile = {"max_input_tokens": max(1, limit - self.max_tokens)}
+        self._session = Session(self._opener(), self.protocol_choice, given=self.engine is not None)
+        self._know_context(self._context_length())
 
     # -- life -----------------------------------------------------------------------------------------------
 
@@ -80,13 +82,24 @@ class ChatVLLM(HoldsEngine, ChatCounting):
         """``"native"`` or ``"text"``: how this model calls tools. Starts the engine to find out."""
         return self._session.loop.run(self._describe())[1]
 
+    def max_input_tokens(self) -> int | None:
+        """Tokens that a request may take beside its answer; None where a server does not say.
+
+        As in :attr:`profile`, which has it from the beginning where it can be known without an engine; where
+        only a server knows it, this asks there.
+        """
+        if self.profile is None:
+            self.start()
+        return (self.profile or {}).get("max_input_tokens")
+
     async def _describe(self) -> tuple[EngineInfo, str]:
         _, info, protocol = await self._session.ready()
+        self._know_context(info.max_model_len)
         return info, protocol
 
-    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
-        """Copy the arguments; however a copy is made in this process, it shares the engine."""
-        return self.model_copy()
+    def _know_context(self, limit: int | None) -> None:
+        if self.profile is None and limit is not None:
+            self.profile = {"max_input_tokens": max(1, limit - self.max_tokens)}
 
     # -- tools ----------------------------------------------------------------------------------------------
 
@@ -185,12 +198,31 @@ class ChatVLLM(HoldsEngine, ChatCounting):
         if tools:
             kwargs["tools"] = wire_tools(tools)
             kwargs["tool_choice"] = wire_tool_choice(tool_choice, kwargs["tools"])
+        elif tool_choice is not None:
+            kwargs["tool_choice"] = tool_choice  # refused, as a call would be, where it asks for one
         request = self._request(self._convert_input(messages).to_messages(), None, kwargs)
         return self._session.loop.run(self._explained(request))
 
     async def _explained(self, request: dict[str, Any]) -> Explanation:
         _, fitted, _ = await self._fitted(request)
         return await explanation(self._session, fitted)
+
+    def _convert_input(self, model_input: LanguageModelInput) -> PromptValue:
+        """What was asked, as messages; LangChain's errors name neither the value nor what to do."""
+        try:
+            value = super()._convert_input(model_input)
+        except Exception as error:  # of many kinds
+            missing = isinstance(error, KeyError)
+            why = f"it has no {error}" if missing else str(error).partition("\n")[0]
+            msg = (
+                f"{reprlib.repr(model_input)} is no input of a chat model ({why}); give a string, a list of "
+                "messages or of {'role': …, 'content': …}, or a prompt value"
+            )
+            raise ConfigurationError(msg) from error
+        messages = value.to_messages()
+        if not [each for each in messages if type(each.content) is not str]:  # nearly always, and long
+            return value
+        return ChatPromptValue(messages=[*map(with_mime_types, messages)])
 
     # -- identity -------------------------------------------------------------------------------------------
 

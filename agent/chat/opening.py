@@ -71,6 +71,9 @@ class EngineChoice:
         if twice := sorted(self.local.keys() & self.vllm_kwargs.keys()):
             msg = f"give {twice[0]}= directly, not in vllm_kwargs (value {self.vllm_kwargs[twice[0]]!r})"
             raise ConfigurationError(msg)
+        if "model" in self.vllm_kwargs:
+            msg = f"give model= directly, not in vllm_kwargs (value {self.vllm_kwargs['model']!r})"
+            raise ConfigurationError(msg)
         if self.model is None:
             return lambda: open_engine(self._embedded(), on_stage=self.on_stage)
         config = EngineConfig.create(self.model, **self.local, **self.vllm_kwargs)
@@ -96,6 +99,17 @@ class EngineChoice:
 
         engine = RemoteEngine(base_url, model=self.model, **self.remote)
         return lambda: engine
+
+
+def ends(*given: Any) -> list[str] | None:
+    """Return all stop texts in their order, each once; a text that stands alone counts as one of them.
+
+    What is no list of texts is left in it, for the check of the arguments to name.
+    """
+    found: list[Any] = []
+    for stop in given:
+        found += stop if isinstance(stop, list | tuple | set) else [stop] if stop is not None else []
+    return list(dict.fromkeys(found)) or None
 
 
 def given_names(model: BaseModel) -> list[str]:

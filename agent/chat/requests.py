@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, cast
 
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
 from langchain_core.messages.utils import convert_to_openai_messages
 from langchain_core.utils.function_calling import convert_to_openai_tool
+from pydantic import BaseModel
 
+from agent.chat.characters import whole
 from agent.chat.content import check_parts, standard_parts
 from agent.errors import ConfigurationError, UnsupportedInputError
 
@@ -32,7 +34,7 @@ def wire_messages(messages: Sequence[BaseMessage]) -> list[dict[str, Any]]:
         plain = message if content is message.content else message.model_copy(update={"content": content})
         try:
             converted = convert_to_openai_messages([plain])
-        except (ValueError, KeyError) as error:
+        except (ValueError, KeyError, TypeError) as error:
             msg = f"a message of type {message.type!r} has content that cannot be sent: {error}"
             raise UnsupportedInputError(msg) from error
         assert isinstance(converted, list)
@@ -41,9 +43,19 @@ def wire_messages(messages: Sequence[BaseMessage]) -> list[dict[str, Any]]:
         if isinstance(message, AIMessage) and converted:
             _complete_answer(converted[0], message, reasoning)
         wired += converted
-    return wired
+    return [_sendable(wire) for wire in wired]
 
 
+def _sendable(wire: dict[str, Any]) -> dict[str, Any]:
+    """Mend characters that no tokenizer takes; which messages have none is known without a look, mostly."""
+    content = wire.get("content")
+    if type(content) is str and content.isascii() and len(wire) == 2:  # a role and a text
+        return wire
+    sendable: dict[str, Any] = whole(wire)
+    return sendable
+
+
+_JSON = json.JSONEncoder(ensure_ascii=False)
 _ROLES: Mapping[type[BaseMessage], str] = {
     HumanMessage: "user",
     AIMessage: "assistant",
@@ -59,13 +71,16 @@ def _simple(message: BaseMessage) -> dict[str, Any] | None:
     converted anew for each call of the model.
     """
     role = _ROLES.get(type(message))
-    plain = isinstance(message.content, str) and not message.additional_kwargs and message.name is None
+    plain = isinstance(message.content, str) and not message.additional_kwargs
     if role is None or not plain:
         return None
     wire: dict[str, Any] = {"role": role, "content": message.content}
-    if isinstance(message, ToolMessage):
-        wire["tool_call_id"] = message.tool_call_id
-    elif isinstance(message, AIMessage):
+    if message.name:
+        wire["name"] = message.name
+    if role == "tool":
+        wire["tool_call_id"] = cast("ToolMessage", message).tool_call_id
+    elif role == "assistant":
+        message = cast("AIMessage", message)
         if message.invalid_tool_calls:
             return None
         if message.tool_calls:
@@ -75,12 +90,23 @@ def _simple(message: BaseMessage) -> dict[str, Any] | None:
                     "id": call["id"],
                     "function": {
                         "name": call["name"],
-                        "arguments": json.dumps(call["args"], ensure_ascii=False),
+                        "arguments": _arguments(call),
                     },
                 }
                 for call in message.tool_calls
             ]
     return wire
+
+
+def _arguments(call: Mapping[str, Any]) -> str:
+    try:
+        return _JSON.encode(call["args"])
+    except (TypeError, ValueError) as error:
+        msg = f"the arguments of a call of {call['name']!r} are no JSON ({error}): {call['args']!r}"
+        raise UnsupportedInputError(msg) from error
+    except RecursionError as error:
+        msg = f"the arguments of a call of {call['name']!r} are nested too deeply"
+        raise UnsupportedInputError(msg) from error
 
 
 def _complete_answer(wire: dict[str, Any], message: AIMessage, reasoning: str) -> None:
@@ -114,16 +140,43 @@ def wire_tools(tools: Sequence[Any], *, strict: bool | None = None) -> list[dict
         strict: OpenAI's mark on each tool that its arguments must fit its schema; here they do anyway.
 
     Raises:
-        ConfigurationError: Two different tools have one name.
+        ConfigurationError: Something in it is no tool, or two different tools have one name.
     """
+    if isinstance(tools, str | Mapping | BaseModel) or not isinstance(tools, Iterable):
+        msg = f"tools must be a list of tools, got {tools!r}"
+        raise ConfigurationError(msg)
     wired: dict[str, dict[str, Any]] = {}
     for tool in tools:
-        wire = convert_to_openai_tool(tool, strict=strict)
+        wire = _wire_tool(tool, strict)
         name = wire["function"]["name"]
         if _untitled(wired.setdefault(name, wire)) != _untitled(wire):
             msg = f"two tools are called {name!r}; rename one"
             raise ConfigurationError(msg)
     return list(wired.values())
+
+
+def _wire_tool(tool: Any, strict: bool | None) -> dict[str, Any]:
+    try:
+        wire = convert_to_openai_tool(tool, strict=strict)
+        function = wire["function"]
+        name, parameters = function["name"], function.get("parameters") or {}
+    except Exception as error:  # Pydantic and LangChain raise many kinds over what is no tool
+        msg = (
+            f"{tool!r} is no tool: give a function, a LangChain tool, a Pydantic class, or a JSON schema "
+            f"with a title or in OpenAI's form ({type(error).__name__}: {error})"
+        )
+        raise ConfigurationError(msg) from error
+    problem = ""
+    if not isinstance(name, str) or not name.strip():
+        problem = f"its name is {name!r}"
+    elif not isinstance(parameters, Mapping):
+        problem = f"its parameters are {parameters!r}, and no JSON schema"
+    elif not isinstance(fields := parameters.get("properties") or {}, Mapping):
+        problem = f"the properties of its parameters are {fields!r}"
+    if problem:
+        msg = f"{tool!r} is no tool: {problem}"
+        raise ConfigurationError(msg)
+    return wire
 
 
 def _untitled(schema: Any) -> Any:
@@ -155,7 +208,8 @@ def wire_tool_choice(choice: Any, tools: Sequence[Mapping[str, Any]]) -> Any:
         return choice
     name = choice
     if isinstance(choice, Mapping):
-        name = choice.get("function", choice).get("name")
+        inner = choice.get("function", choice)
+        name = inner.get("name") if isinstance(inner, Mapping) else None
     if name not in names:
         msg = f"tool_choice {choice!r} names no bound tool; bound are: {', '.join(names) or 'none'}"
         raise ConfigurationError(msg)

@@ -16,6 +16,7 @@ from langchain_core.outputs import ChatGeneration, ChatResult
 from agent.chat.candidates import FoundCall
 from agent.chat.expected import Expected
 from agent.engines.base import Response
+from agent.formats.json_text import too_deep
 from agent.formats.text.reader import new_call_id
 
 PROVIDER = "vllm"
@@ -77,6 +78,7 @@ def parse_call(call: Mapping[str, Any], *, truncated: bool) -> ToolCall | Invali
     try:
         arguments = json.loads(text or "{}")
         problem = "" if isinstance(arguments, dict) else f"arguments must be a JSON object, got {text}"
+        problem = "arguments are nested too deeply" if too_deep(text or "") else problem
     except (ValueError, RecursionError) as error:
         problem = f"arguments are no valid JSON ({error})"
         if truncated:
@@ -113,23 +115,29 @@ def _is_json(text: str) -> bool:
     return True
 
 
-def usage_metadata(usage: Mapping[str, Any] | None) -> UsageMetadata | None:
-    """Convert token counts, with the tokens that came from the prefix cache."""
-    if not usage:
+def usage_metadata(usage: Any) -> UsageMetadata | None:
+    """Convert token counts, with the tokens that came from the prefix cache; None where they are none."""
+    if not isinstance(usage, Mapping) or not usage:
         return None
-    prompt, completion = usage.get("prompt_tokens") or 0, usage.get("completion_tokens") or 0
+    prompt, completion = _count(usage, "prompt_tokens") or 0, _count(usage, "completion_tokens") or 0
     counts = UsageMetadata(
         input_tokens=prompt,
         output_tokens=completion,
-        total_tokens=usage.get("total_tokens") or prompt + completion,
+        total_tokens=_count(usage, "total_tokens") or prompt + completion,
     )
-    cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens")
+    cached = _count(usage.get("prompt_tokens_details"), "cached_tokens")
     if cached is not None:
         counts["input_token_details"] = {"cache_read": cached}
-    reasoning = (usage.get("completion_tokens_details") or {}).get("reasoning_tokens")
+    reasoning = _count(usage.get("completion_tokens_details"), "reasoning_tokens")
     if reasoning is not None:
         counts["output_token_details"] = {"reasoning": reasoning}
     return counts
+
+
+def _count(counts: Any, name: str) -> int | None:
+    """Return one count; None where other software has something else in its place."""
+    count = counts.get(name) if isinstance(counts, Mapping) else None
+    return int(count) if isinstance(count, int | float) else None
 
 
 def reasoning_of(wire: Mapping[str, Any]) -> str:

@@ -11,6 +11,7 @@ from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import Field, model_validator
 
+from agent.chat.characters import whole
 from agent.chat.checked import CheckedArguments
 
 _BEAMS = 4  # the width of a beam search for which neither n nor best_of asks for more
@@ -64,6 +65,11 @@ class TextSampling(CheckedArguments):
         problem = ""
         if self.best_of is not None and self.best_of < self.n:
             problem = f"best_of={self.best_of} sequences are generated, so n={self.n} of them cannot return"
+        elif not self.use_beam_search and self.temperature == 0 and self.sequences > 1:
+            problem = (
+                f"temperature=0 draws no lots, so all {self.sequences} sequences would be the same; raise "
+                "temperature, or take use_beam_search=True"
+            )
         elif not self.use_beam_search and self.length_penalty is not None:
             problem = f"length_penalty={self.length_penalty} is for use_beam_search=True only"
         elif self.use_beam_search:
@@ -97,7 +103,7 @@ class TextSampling(CheckedArguments):
     def request(self, prompt: str) -> dict[str, Any]:
         """Return the body of a completions request that continues ``prompt``."""
         wire: dict[str, Any] = {
-            "prompt": prompt,
+            "prompt": whole(prompt),
             "max_tokens": self.max_new_tokens,
             "n": self.sequences,
             "ignore_eos": self.ignore_eos,

@@ -5,9 +5,11 @@ All copies of a model (``bind_tools``, ``with_config``, …) share one session.
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import weakref
 from collections.abc import Callable
+from functools import partial
 from typing import TypeAlias
 
 from agent.engines.base import Engine, EngineInfo
@@ -27,15 +29,17 @@ class Session:
     Args:
         opener: Returns an engine; called again after the engine died.
         protocol: ``"native"``, ``"text"`` or ``"auto"``.
+        given: Whether the engine is the caller's, who may go on with it when the model is collected.
     """
 
-    def __init__(self, opener: Opener, protocol: str) -> None:
+    def __init__(self, opener: Opener, protocol: str, *, given: bool = False) -> None:
         self._opener = opener
         self._protocol = protocol
+        self._given = given
         self._lock = threading.Lock()
         self._engine: Engine | None = None
         self._closed = False
-        self._release: weakref.finalize[[Engine], Session] | None = None
+        self._release: Callable[[], object] | None = None
 
     def engine(self) -> Engine:
         """Return the engine, opened (but perhaps not yet started).
@@ -49,14 +53,30 @@ class Session:
                 raise EngineClosedError(msg)
             if self._engine is None or (self._engine.closed and isinstance(self._engine, LocalEngine)):
                 self._engine = self._opener()
-                self._release = weakref.finalize(self, _give_back, self._engine)
-                self._release.atexit = False  # engines close themselves at exit
+                self._release = self._releasing(self._engine)
             return self._engine
+
+    def _releasing(self, engine: Engine) -> Callable[[], object]:
+        if self._given:
+            return partial(_give_back, engine)
+        release = weakref.finalize(self, _give_back, engine)
+        release.atexit = False  # engines close themselves at exit
+        return release
 
     @property
     def loop(self) -> EngineLoop:
         """The engine's own loop."""
         return self.engine().loop
+
+    async def loop_from_afar(self) -> EngineLoop:
+        """The engine's own loop, for a caller on another one, which must not wait while an engine is opened.
+
+        Opening one reads files, fetches a model that is missing, and frees an engine that has died.
+        """
+        known = self._engine
+        if known is None or known.closed:
+            return (await asyncio.to_thread(self.engine)).loop
+        return self.loop
 
     async def started(self) -> tuple[Engine, EngineInfo]:
         """Start the engine and return it with what is known of it. Must run on the engine's loop."""

@@ -20,7 +20,8 @@ from langchain_core.utils.pydantic import is_basemodel_subclass
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from typing_extensions import is_typeddict
 
-from agent.chat.missed import complaint
+from agent.chat.characters import whole
+from agent.chat.missed import complaint, schema_problem
 from agent.chat.requests import wire_tool_choice, wire_tools
 from agent.chat.schemas import wire_schema
 from agent.errors import ConfigurationError, StructuredOutputError
@@ -116,13 +117,14 @@ class StructuredParser(BaseTransformOutputParser[Any]):
 
     def _typed_value(self, value: Any, text: str) -> Any:
         kind = self.answer_type
-        try:
+        try:  # as JSON: a strict type takes dates, tuples and the like from nothing else
+            read = json.dumps(whole(value))
             if isinstance(kind, type) and issubclass(kind, BaseModel):
-                return kind.model_validate(value)
+                return kind.model_validate_json(read)
             if isinstance(kind, type) and is_basemodel_subclass(kind):  # of Pydantic 1
                 return kind.parse_obj(value)  # type: ignore[attr-defined]
-            return TypeAdapter(kind).validate_python(value)
-        except ValueError as error:
+            return TypeAdapter(kind).validate_json(read)
+        except (ValueError, RecursionError) as error:
             problem = str(error)
             if isinstance(error, ValidationError):
                 problem = "; ".join(
@@ -200,6 +202,9 @@ def ask_for_structure(
     """
     _check_method(schema, method, tools)
     name, wire = wire_schema(schema) if schema is not None else ("answer", None)
+    if isinstance(schema, dict) and (problem := schema_problem(wire)):
+        msg = f"the answer cannot be structured by {name}: it is no JSON schema ({problem})"
+        raise ConfigurationError(msg)
     known = isinstance(schema, type | dict)  # to LangChain, which shows it to who traces the call
     shown = schema if known else {"title": name, **(wire or {})}
     arguments: dict[str, Any] = {

@@ -11,11 +11,13 @@ from langchain_core.language_models import LangSmithParams
 from langchain_core.outputs import GenerationChunk, LLMResult
 from pydantic import ConfigDict, Field, PrivateAttr, SecretStr, ValidationError, model_validator
 
+from agent.chat.characters import whole
 from agent.chat.completions import generation_chunks, llm_result
 from agent.chat.life import HoldsEngine
 from agent.chat.opening import (
     REMOTE_FIELDS,
     EngineChoice,
+    ends,
     explain,
     given_names,
     refuse_unknown,
@@ -130,7 +132,7 @@ class VLLM(HoldsEngine, CommunityVLLM):  # type: ignore[misc]  # langchain-commu
         except ValidationError as error:
             raise ConfigurationError(explain(error, "VLLM cannot be built")) from error
         sampling = TextSampling.create("VLLM cannot be built", **self._own_sampling())
-        self._session = Session(self._choice().opener(), "text")
+        self._session = Session(self._choice().opener(), "text", given=self.engine is not None)
         self._warn(sampling)
 
     @model_validator(mode="before")
@@ -175,9 +177,8 @@ class VLLM(HoldsEngine, CommunityVLLM):  # type: ignore[misc]  # langchain-commu
         own = self._own_sampling()
         if "max_tokens" in kwargs:
             own.pop("max_new_tokens")
-        ends = [*(self.stop or ()), *(stop or ())]
         sampling = TextSampling.create(
-            "this call is refused", **{**own, **kwargs, "stop": list(dict.fromkeys(ends)) or None}
+            "this call is refused", **{**own, **kwargs, "stop": ends(self.stop, stop)}
         )
         self._warn(sampling)
         return sampling
@@ -208,12 +209,16 @@ class VLLM(HoldsEngine, CommunityVLLM):  # type: ignore[misc]  # langchain-commu
             return
         engine, _ = await self._session.started()
         source: AsyncIterator[Response] = engine.stream_complete(sampling.request(prompt))
+        counts: Any = None
         try:
             async for chunk in source:
+                counts = chunk.get("usage") or counts
                 for converted in generation_chunks(chunk, sampling):
                     yield converted
         finally:
             await source.aclose()  # type: ignore[attr-defined]  # an async generator: frees the slot now
+        if isinstance(counts, Mapping):
+            yield GenerationChunk(text="", generation_info={"token_usage": counts})
 
     def _generate(
         self,
@@ -231,7 +236,9 @@ class VLLM(HoldsEngine, CommunityVLLM):  # type: ignore[misc]  # langchain-commu
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> LLMResult:
-        return await self._session.loop.arun(self._answers(prompts, self._sampling(stop, kwargs)))
+        sampling = self._sampling(stop, kwargs)
+        loop = await self._session.loop_from_afar()
+        return await loop.arun(self._answers(prompts, sampling))
 
     def _stream(
         self,
@@ -254,7 +261,8 @@ class VLLM(HoldsEngine, CommunityVLLM):  # type: ignore[misc]  # langchain-commu
         **kwargs: Any,
     ) -> AsyncIterator[GenerationChunk]:
         sampling = self._sampling(stop, kwargs)
-        async for chunk in self._session.loop.aiterate(self._chunks(prompt, sampling)):
+        loop = await self._session.loop_from_afar()
+        async for chunk in loop.aiterate(self._chunks(prompt, sampling)):
             if run_manager:
                 await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
             yield chunk
@@ -269,7 +277,7 @@ class VLLM(HoldsEngine, CommunityVLLM):  # type: ignore[misc]  # langchain-commu
 
     async def _tokens(self, text: str) -> list[int]:
         engine, _ = await self._session.started()
-        return await engine.render({"prompt": text, "add_special_tokens": False})
+        return await engine.render({"prompt": whole(text), "add_special_tokens": False})
 
     @property
     def _name(self) -> str:

@@ -49,7 +49,7 @@ def tokenizer_on_disk(model: str, download_dir: str | None) -> Tokenizer | None:
 
 
 def _tokenizer_file(model: str, download_dir: str | None) -> str | None:
-    if os.path.isdir(model):
+    if os.path.isdir(model := os.path.expanduser(model)):  # as the engine takes it
         path = os.path.join(model, "tokenizer.json")
         return path if os.path.isfile(path) else None
     try:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from agent.cli.console import columns, note, printable, warn
+from agent.cli.debugging import read_by_programs
 from agent.cli.view import call_line
 from agent.errors import ConfigurationError
 
@@ -144,7 +145,7 @@ def say_waiting(calls: Sequence[WaitingCall], hint: str) -> None:
     nothing = "" if any(call.get("warning") for call in calls) else ", nothing of this has run"
     warn(f"waiting for a decision{nothing}:")
     width = max(columns(call["id"]) for call in calls)
-    for call in calls:
+    for call in () if read_by_programs() else calls:
         click.echo(f"  {call['id']:<{width}}{call_line(call['name'], call['args'])}", err=True)
         if warning := call.get("warning"):
             warn(f"  ! {printable(warning)}")
@@ -179,6 +180,6 @@ def read_at_terminal(prompt: str) -> str:
 def _json_object(text: str) -> dict[str, Any] | None:
     try:
         value = json.loads(text)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None

@@ -12,7 +12,7 @@ import click
 from agent.app import open_store
 from agent.cli.approvals import flagged_decisions, read_at_terminal, say_waiting, waiting_records
 from agent.cli.console import note, print_json
-from agent.cli.options import IN_PROCESS, JSON, agent_options
+from agent.cli.options import IN_PROCESS, JSON, SETTINGS, Asking, agent_options
 from agent.cli.session import (
     Session,
     existing_or_new,
@@ -41,7 +41,7 @@ def _decision_option(name: str, metavar: str, text: str) -> Callable[[_Command],
     return click.option(name, multiple=True, metavar=metavar, help=text)
 
 
-@click.command()
+@click.command(cls=Asking, epilog=SETTINGS)
 @click.argument("question")
 @click.option("--thread", metavar="ID", help="Ask in this conversation. [default: a new one]")
 @agent_options
@@ -74,7 +74,7 @@ def run(question: str, thread: str | None, settings: Settings, as_json: bool) ->
     answer_in_terminal(settings, thread or str(uuid.uuid4()), question, as_json=as_json)
 
 
-@click.command()
+@click.command(cls=Asking, epilog=SETTINGS)
 @click.argument("thread", required=False)
 @click.argument("question", required=False)
 @click.option(
@@ -125,7 +125,8 @@ def resume(
         return
     if question is None and not unfinished:
         raise click.UsageError(
-            f"Conversation {short_id(thread_id)} is finished: give a question, or open it in a terminal."
+            f"Conversation {short_id(thread_id)} is finished: give a question, as in "
+            f"{resume_hint(thread_id)}, or open it in a terminal."
         )
     asked = question and read_question(question)
     answer_in_terminal(settings, thread_id, asked, flags=flags if deciding else None, as_json=as_json)
@@ -157,12 +158,12 @@ def answer_in_terminal(
                 answer = session.settle(turn, turn.ask(question), read=read)
             _print(session, thread_id, answer, turn.waiting, as_json=as_json)
     except KeyboardInterrupt:
-        note(f"interrupted; what was said is kept: {resume_hint(thread_id, settings)}")
+        note(f"interrupted; what was said is kept: {resume_hint(thread_id)}")
         raise
     if turn.waiting:
-        say_waiting(turn.waiting, resume_command(thread_id, settings))
+        say_waiting(turn.waiting, resume_command(thread_id))
     else:
-        note(f"conversation {short_id(thread_id)} · go on: {resume_hint(thread_id, settings)}")
+        note(f"conversation {short_id(thread_id)} · go on: {resume_hint(thread_id)}")
 
 
 async def _decided(turn: Turn, flags: Mapping[str, Sequence[str]] | None) -> AIMessage | None:
@@ -196,7 +197,10 @@ def _print(
 
 def read_question(text: str) -> str:
     """The question itself, from stdin if ``text`` is a dash."""
-    question = (sys.stdin.read() if text == _STDIN else text).strip()
+    try:
+        question = (sys.stdin.read() if text == _STDIN else text).strip()
+    except UnicodeDecodeError as error:
+        raise click.UsageError(f"The question on stdin is no text: {error}") from error
     if not question:
         raise click.UsageError("The question is empty.")
     return question

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -16,7 +17,7 @@ from agent.batch.jobs import BadLine, Task, read_tasks
 from agent.cli.batch_view import BatchProgress
 from agent.cli.console import note, print_json, printable, stages, warn
 from agent.cli.debugging import show_requests
-from agent.cli.options import JSON, agent_options
+from agent.cli.options import JSON, SETTINGS, agent_options
 from agent.cli.session import describe, prepare_model
 from agent.errors import AgentError
 from agent.settings import Settings
@@ -47,7 +48,7 @@ class _Plan:
     """Lines that ``--limit`` leaves for another run."""
 
 
-@click.command()
+@click.command(epilog=SETTINGS)
 @click.argument("tasks", metavar="TASKS.jsonl", type=click.Path(path_type=Path, allow_dash=True))
 @click.argument("output", metavar="OUT.jsonl", type=click.Path(path_type=Path, dir_okay=False))
 @click.option(
@@ -283,17 +284,16 @@ def _runner(app: App, output: Output, *, concurrency: int, cluster: _Cluster | N
 
 def _read(source: Path, output: Path) -> Sequence[Task | BadLine]:
     if str(source) != "-":
-        if not source.is_file():
+        if not os.path.isfile(source):
             raise click.BadParameter(f"there is no file {str(source)!r}.", param_hint="TASKS.jsonl")
-        if output.exists() and source.samefile(output):
+        if os.path.exists(output) and source.samefile(output):
             raise click.UsageError("The tasks and the output are the same file.")
     try:
         with click.open_file(str(source), "rb") as file:
             lines = list(read_tasks(file))
     except OSError as error:
-        raise click.BadParameter(
-            f"{str(source)!r} cannot be read: {error}", param_hint="TASKS.jsonl"
-        ) from error
+        msg = f"{str(source)!r} cannot be read: {error}"
+        raise click.BadParameter(msg, param_hint="TASKS.jsonl") from error
     if not lines:
         raise click.BadParameter(f"{str(source)!r} has no lines.", param_hint="TASKS.jsonl")
     return lines

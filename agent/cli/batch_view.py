@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from agent.cli.console import note, printable, warn
+from agent.cli.console import note, printable, span, warn
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 _PAUSE = 10.0
 """Seconds between lines where there is no terminal."""
-_MINUTE, _HOUR = 60, 3600
 
 
 class BatchProgress:
@@ -89,15 +88,5 @@ class BatchProgress:
         ran = self.done - self._before
         parts = [f"{ran / seconds:.2f} lines/s", f"{self.usage['output_tokens'] / seconds:.0f} tokens/s"]
         if ran:
-            parts.append(f"{_span((self._total - self.done) * seconds / ran)} left")
+            parts.append(f"{span((self._total - self.done) * seconds / ran)} left")
         return " · ".join(parts)
-
-
-def _span(seconds: float) -> str:
-    """A time for people."""
-    whole = round(seconds)
-    if whole < _MINUTE:
-        return f"{whole} s"
-    if whole < _HOUR:
-        return f"{whole // _MINUTE} min {whole % _MINUTE} s"
-    return f"{whole // _HOUR} h {whole % _HOUR // _MINUTE} min"

@@ -6,20 +6,20 @@ said so far is kept, and the conversation stays well formed for the next questio
 
 from __future__ import annotations
 
+import signal
 import threading
 import uuid
 from collections.abc import Callable, Coroutine
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import click
 
 from agent.app import App, graph_of, open_store
 from agent.cli.approvals import say_waiting
-from agent.cli.console import ago, note, print_table, stages
+from agent.cli.console import ago, note, print_table, stages, tell_error
 from agent.cli.debugging import show_requests
 from agent.cli.input import LineReader
-from agent.cli.options import IN_PROCESS, agent_options
+from agent.cli.options import IN_PROCESS, SETTINGS, agent_options
 from agent.cli.session import (
     Session,
     describe,
@@ -50,13 +50,14 @@ _HELP = """\
 /tools         what the model may call
 /quit          leave (or Ctrl-D)
 
-Ctrl-C stops an answer. A line that ends in a backslash goes on in the next; a paste of several lines is one
-question. Begin with a space to ask a question that begins with a slash."""
+Ctrl-C stops an answer. A line that ends in a backslash goes on in the
+next; a paste of several lines is one question. Begin with a space to ask
+a question that begins with a slash."""
 _SHOWN_THREADS = 10
 _LOOK = 0.1  # seconds between two looks at the engine that starts
 
 
-@click.command()
+@click.command(epilog=SETTINGS)
 @click.option("--thread", metavar="ID", help="Go on with this conversation.")
 @click.option("--last", is_flag=True, help="Go on with the conversation used last.")
 @agent_options
@@ -218,15 +219,31 @@ class _Chat:
             read = self._reader.answer if self._reader.interactive else None
             self._session.settle(turn, work(turn), read=read)
             if turn.waiting:
-                say_waiting(turn.waiting, resume_command(self._thread_id, self._session.app.settings))
+                say_waiting(turn.waiting, resume_command(self._thread_id))
         except KeyboardInterrupt:
-            self._session.run(turn.abandon("stopped by the user"))
-            note("stopped; what was said is kept")
+            if self._abandon(turn, "stopped by the user"):
+                note("stopped; what was said is kept")
         except AgentError as error:
-            if not self._reader.interactive:
-                raise
-            click.echo(f"{click.style('error:', fg='red', bold=True)} {error}", err=True)
-            self._session.run(turn.abandon("no answer, because of an error"))
+            self._tell(error)
+            self._abandon(turn, "no answer, because of an error")
+
+    def _abandon(self, turn: Turn, reason: str) -> bool:
+        """Keep what was said, and say whether it is; Ctrl-C counts for nothing meanwhile."""
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # or it would be left half kept
+        try:
+            self._session.run(turn.abandon(reason))
+            return True
+        except AgentError as error:
+            self._tell(error)
+            return False
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+    def _tell(self, error: AgentError) -> None:
+        """Show an error to the person who is there, and go on; a pipe ends with it."""
+        if not self._reader.interactive:
+            raise error
+        tell_error(str(error))
 
     def _obey(self, line: str) -> None:
         name, _, argument = line[1:].partition(" ")
@@ -234,7 +251,10 @@ class _Chat:
         if command is None:
             note(f"there is no command /{name}; /help lists them")
             return
-        command(argument.strip())
+        try:
+            command(argument.strip())
+        except AgentError as error:
+            self._tell(error)
 
     def _open(self, prefix: str) -> None:
         if not prefix:
@@ -248,7 +268,7 @@ class _Chat:
         settings = self._session.app.settings
         graph = graph_of(settings, thread_id)
         if graph not in (None, settings.graph) and self._store.get(thread_id).status != "idle":
-            command = resume_command(thread_id, replace(settings, graph=graph))
+            command = resume_command(thread_id)
             note(f"the graph {graph!r} has not finished its last answer there; let it: {command}")
             return
         self._begin(thread_id)
@@ -281,4 +301,4 @@ class _Chat:
             return False
 
     def _hint(self) -> str:
-        return resume_hint(self._thread_id, self._session.app.settings)
+        return resume_hint(self._thread_id)

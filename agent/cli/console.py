@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 import sys
 import time
@@ -10,14 +11,19 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
+from itertools import accumulate, takewhile
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from agent.cli.debugging import read_by_programs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from rich.progress import Progress, TaskID
+
+logger = logging.getLogger(__name__)
 
 _KEPT_CONTROLS = "\n\t"
 _MINUTE, _HOUR, _DAY = 60, 3600, 86_400
@@ -26,17 +32,45 @@ _WIDTH_WITHOUT_TERMINAL = 120
 
 def note(text: str) -> None:
     """Tell the person something beside the data."""
-    click.secho(text, err=True, dim=True)
+    if not read_by_programs():
+        click.secho(text, err=True, dim=True)
 
 
 def warn(text: str) -> None:
     """Tell the person that something is not as it should be."""
-    click.secho(text, err=True, fg="yellow")
+    if read_by_programs():
+        logger.warning("%s", text.strip(" !"))
+    else:
+        click.secho(text, err=True, fg="yellow")
+
+
+def tell_error(text: str) -> None:
+    """Tell the person what went wrong."""
+    if read_by_programs():
+        logger.error("%s", text)
+    else:
+        click.echo(f"{click.style('error:', fg='red', bold=True)} {text}", err=True)
 
 
 def print_json(value: Any) -> None:
     """Print data for a program."""
     click.echo(json.dumps(value, ensure_ascii=False, indent=2, default=str))
+
+
+def write_file(path: str, data: bytes) -> None:
+    """Write the file that ``--output`` names; ``-`` is stdout.
+
+    Raises:
+        click.BadParameter: It cannot be written.
+    """
+    try:
+        with click.open_file(path, "wb") as file:
+            file.write(data)
+    except OSError as error:
+        if path == "-":  # whoever reads stdout has gone
+            raise
+        msg = f"{path!r} cannot be written: {error.strerror or error}"
+        raise click.BadParameter(msg, param_hint="--output") from error
 
 
 def printable(text: str) -> str:
@@ -49,9 +83,20 @@ def shorten(text: str, width: int) -> str:
     line = " ".join(printable(text).split())
     if columns(line) <= width:
         return line
-    while columns(line) > width - 1:
-        line = line[:-1]
-    return f"{line.rstrip()}…"
+    # Measured once, from the front: a tool may return a megabyte in one line.
+    taken = accumulate(map(columns, line))
+    room = sum(1 for _ in takewhile(lambda reached: reached <= width - 1, taken))
+    return f"{line[:room].rstrip()}…"
+
+
+def span(seconds: float) -> str:
+    """A stretch of time, for people."""
+    whole = round(seconds)
+    if whole < _MINUTE:
+        return f"{whole} s"
+    if whole < _HOUR:
+        return f"{whole // _MINUTE} min {whole % _MINUTE} s"
+    return f"{whole // _HOUR} h {whole % _HOUR // _MINUTE} min"
 
 
 def columns(text: str) -> int:

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import logging
+import sys
 
 _OURS = ("agent", "graphs", "tools")
 _VLLM_REQUESTS = "vllm.entrypoints.serve.utils.request_logger"
 """Where vLLM logs requests when its engine argument ``enable_log_requests`` is set."""
+
+
+class _JsonHandler(logging.StreamHandler):  # type: ignore[type-arg]  # of whatever stderr is
+    """Writes an object a line."""
 
 
 def show_logs(*, debug: bool, log_format: str | None) -> None:
@@ -16,9 +21,16 @@ def show_logs(*, debug: bool, log_format: str | None) -> None:
         debug: Everything of ours; else what runs, model calls and tool calls came to.
         log_format: ``text``, or ``json`` for one object a line.
     """
-    formatter = _formatter(as_json=log_format == "json")
+    as_json = log_format == "json"
+    formatter = _formatter(as_json=as_json)
     for name in _OURS:
-        _show(name, logging.DEBUG if debug else logging.INFO, formatter)
+        _show(name, logging.DEBUG if debug else logging.INFO, formatter, as_json=as_json)
+
+
+def read_by_programs() -> bool:
+    """Whether stderr is a log in JSON: what is for people has no place there, above all what was said."""
+    handlers = logging.getLogger(_OURS[0]).handlers
+    return any(isinstance(each, _JsonHandler) for each in handlers) and not sys.stderr.isatty()
 
 
 def debugging() -> bool:
@@ -29,8 +41,9 @@ def debugging() -> bool:
 def show_requests() -> None:
     """Log the requests of an engine that has started; vLLM resets its loggers while it is imported."""
     if debugging():
-        formatter = logging.getLogger(_OURS[0]).handlers[0].formatter
-        _show(_VLLM_REQUESTS, logging.DEBUG, formatter).addFilter(_readable)
+        [handler] = logging.getLogger(_OURS[0]).handlers
+        as_json = isinstance(handler, _JsonHandler)
+        _show(_VLLM_REQUESTS, logging.DEBUG, handler.formatter, as_json=as_json).addFilter(_readable)
 
 
 def _readable(record: logging.LogRecord) -> bool:
@@ -43,8 +56,8 @@ def _readable(record: logging.LogRecord) -> bool:
     return True
 
 
-def _show(name: str, level: int, formatter: logging.Formatter | None) -> logging.Handler:
-    handler = logging.StreamHandler()
+def _show(name: str, level: int, formatter: logging.Formatter | None, *, as_json: bool) -> logging.Handler:
+    handler = _JsonHandler() if as_json else logging.StreamHandler()
     handler.setFormatter(formatter)
     logger = logging.getLogger(name)
     logger.setLevel(level)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from agent.app import open_store
-from agent.cli.console import note, print_json
+from agent.cli.console import note, print_json, write_file
 from agent.cli.options import DATABASE, JSON, database_settings
 
 if TYPE_CHECKING:
@@ -46,8 +46,7 @@ def export(thread: str, format: str, output: str | None, database: str | None) -
     if output is None:
         click.echo(text, nl=False)
         return
-    with click.open_file(output, "w", encoding="utf-8") as file:
-        file.write(text)
+    write_file(output, text.encode())
     note(f"wrote {output}")
 
 
@@ -59,7 +58,7 @@ def export(thread: str, format: str, output: str | None, database: str | None) -
 def import_(source: str, new_id: str | None, database: str | None, as_json: bool) -> None:
     """Take conversations over from a file or from a database of LangGraph's own savers.
 
-    SOURCE is JSON or JSONL from "export" ("-" reads it from standard input), a file of
+    The source is JSON or JSONL from "export" ("-" reads it from standard input), a file of
     langgraph-checkpoint-sqlite, or the address of a database of langgraph-checkpoint-postgres. The source is
     only read, and a conversation that is here already is left as it is. Prints the ids of new ones.
 

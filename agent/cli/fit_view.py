@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from agent.cli.console import print_table, printable, terminal_width
+from agent.cli.console import columns, print_table, printable, terminal_width
 
 if TYPE_CHECKING:
     from agent.catalogue.bands import Band
@@ -111,7 +111,12 @@ def _advice(plan: Fit) -> None:
         [f"  {each.change}", each.outcome, shlex.join(each.flags)]
         for each in sorted(plan.advice, key=lambda each: not each.works)[:_MOST_ADVICE]
     ]
-    print_table(["  change", "outcome", "flags"], rows, stretch=2)
+    wide = sum(max(columns(row[i]) for row in rows) for i in range(3)) + 4 if rows else 0
+    if wide <= terminal_width():
+        print_table(["  change", "outcome", "flags"], rows, stretch=1)
+        return
+    for change, outcome, flags in rows:  # nothing of a flag may be missing: they are there to be copied
+        click.echo(f"{change}: {outcome}" + (f"\n    {flags}" if flags else ""))
 
 
 def _command(plan: Fit) -> str:

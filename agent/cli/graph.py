@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from agent.app import build_graph, build_model, build_tools
-from agent.cli.console import note, print_json, print_table
+from agent.cli.console import note, print_json, print_table, write_file
 from agent.cli.options import JSON
 from agent.errors import MissingExtraError
 from agent.settings import load_settings
@@ -72,8 +72,7 @@ def draw(name: str, output: str | None, format: str | None, as_json: bool) -> No
     if chosen == "png" and output is None and sys.stdout.isatty():
         raise click.UsageError("A PNG is nothing for a terminal: give --output FILE.")
     data = _drawn(built, chosen)
-    with click.open_file(output or "-", "wb") as file:
-        file.write(data)
+    write_file(output or "-", data)
     if output:
         note(f"wrote {output}")
 

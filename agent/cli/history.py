@@ -136,7 +136,7 @@ def rewind(thread: str, checkpoint: str, yes: bool, database: str | None, as_jso
     """
     with open_store(database_settings(database)) as store:
         at = store.resolve_checkpoint(thread, checkpoint)
-        now, then = store.get(thread), store.get(thread, checkpoint_id=at)
+        now, then = store.entry(thread), store.get(thread, checkpoint_id=at)
         lost = now.message_count - then.message_count
         ask_first(f"Delete what came after, {max(lost, 0)} of {now.message_count} messages?", yes=yes)
         store.rewind(now.id, at)

@@ -10,6 +10,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from agent.errors import AgentError
+
 _PROMPT, _MORE = "> ", "… "
 _HISTORY_LENGTH = 1000
 _PASTE_GAP = 0.03  # seconds; nobody types the next line that quickly
@@ -61,9 +63,13 @@ class LineReader:
         Raises:
             EOFError: There is none.
             KeyboardInterrupt: Ctrl-C at the prompt.
+            AgentError: What a pipe brings is no text.
         """
         if not self.interactive:
-            return input()
+            try:
+                return input()
+            except UnicodeDecodeError as error:
+                raise AgentError(f"the next question on stdin is no text: {error}") from error
         try:
             lines = [input(_PROMPT)]
             while lines[-1].endswith("\\") or (not self._marks_pastes and _more_is_there()):

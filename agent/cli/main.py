@@ -6,6 +6,8 @@ it runs, so that ``--help`` answers at once.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import signal
 import sys
@@ -18,7 +20,8 @@ from agent import __version__
 from agent.cli.ask import resume, run
 from agent.cli.batch import batch
 from agent.cli.chat import chat
-from agent.cli.debugging import show_logs
+from agent.cli.console import tell_error
+from agent.cli.debugging import read_by_programs, show_logs
 from agent.cli.demo import demo
 from agent.cli.doctor import doctor
 from agent.cli.graph import graph
@@ -32,14 +35,24 @@ from agent.serving.keys import hide, keys_in
 from tools.errors import ToolError
 
 INTERRUPTED = 130
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 TERMINATED = 128 + signal.SIGTERM
+
+
+def _drop_output() -> None:
+    """Forget what stdout still holds and cannot write: Python would try again at its end, and fail aloud."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        with contextlib.suppress(OSError, ValueError):  # a stdout without a file
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class _Failure(click.ClickException):
     """An error of ours, as one line."""
 
     def show(self, file: Any = None) -> None:
-        click.echo(f"{click.style('error:', fg='red', bold=True)} {self.message}", err=True)
+        tell_error(self.message)
 
 
 class _Program(click.Group):
@@ -55,6 +68,17 @@ class _Program(click.Group):
             if ctx.params["debug"]:
                 raise
             raise _Failure(str(error)) from error
+        except OSError as error:
+            if error.errno not in _NO_ROOM or ctx.params["debug"]:
+                raise
+            _drop_output()
+            what = error.filename or "what is printed or stored"
+            raise _Failure(f"{what} cannot be written: {error.strerror}") from error
+        except click.ClickException as error:
+            if not read_by_programs():
+                raise
+            tell_error(error.format_message())
+            raise click.exceptions.Exit(error.exit_code) from error
         except KeyboardInterrupt:
             raise click.exceptions.Exit(INTERRUPTED) from None
 

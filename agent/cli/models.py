@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -58,7 +59,8 @@ def list_models(
       vllm-agent models list --task generate --fits
       vllm-agent models list --family qwen --max-size 8B --gpu "RTX 4090"
     """
-    from agent.catalogue.cards import DEFAULT_CARD, find_card
+    from agent.catalogue.card_names import find_card
+    from agent.catalogue.cards import DEFAULT_CARD
     from agent.catalogue.models import list_models as find
 
     card = find_card(gpu or DEFAULT_CARD)
@@ -257,6 +259,8 @@ def fit(model: str | None, compare: Path | None, text_only: bool, as_json: bool,
     """
     from agent.catalogue.fit import plan_fit
 
+    if not math.isfinite(given["free_gib"] or 0):  # click takes "nan" for a number
+        raise click.BadParameter("must be a number of GiB", param_hint="--free")
     options = {name: value for name, value in given.items() if value not in (None, False)}
     if text_only:
         options["images"] = False
@@ -278,7 +282,8 @@ def _from_log(
     """The model, the options and the numbers of a log; what was given by hand wins."""
     from dataclasses import replace
 
-    from agent.catalogue.cards import Card, find_card
+    from agent.catalogue.card_names import find_card
+    from agent.catalogue.cards import Card
     from agent.catalogue.logs import read_log
 
     logged = read_log(path.read_text(errors="replace"))

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import click
 
 from agent.cli.debugging import debugging
+from agent.errors import ConfigurationError
 from agent.settings import PROTOCOLS, Settings, load_settings
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -26,15 +27,52 @@ def _engine_arguments(
             raise click.BadParameter(f"{pair!r} is not of the form name=value", context, parameter)
         try:
             arguments[name] = json.loads(text)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):
             arguments[name] = text
     return arguments or None
 
 
+_FILE = "conversations.sqlite"  # as in agent.persistence.locations, whose import takes longer than a help
+
+
+class _DatabaseOption(click.Option):
+    """Names the file in its help, which only some users have chosen and all may look for."""
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
+        try:
+            settings = load_settings()
+        except ConfigurationError:  # for the commands that need it to tell
+            place = "a SQLite file in your data directory"
+        else:
+            # An address may have a password in it.
+            place = "as in the settings" if settings.database else str(settings.directory / _FILE)
+        return "--database PATH|URL", f"{self.help} [default: {place}]"
+
+
+class Asking(click.Command):
+    """A command with a question, which a shell cuts into words where it stands without quotes."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Take the words apart, and say of one too many what is likely wrong."""
+        try:
+            return super().parse_args(ctx, args)
+        except click.UsageError as error:
+            if not error.message.startswith("Got unexpected extra argument"):
+                raise
+            hint = 'put the question in quotes: "What is 15 * 23?"'
+            raise click.UsageError(f"{error.message}; {hint}", ctx) from error
+
+
+SETTINGS = (
+    "The options from --model to --database are settings too: --max-tokens is VLLM_AGENT_MAX_TOKENS in the "
+    'environment, max_tokens in config.toml ("vllm-agent doctor" says where that is); --vllm-arg is the '
+    "table [vllm] there. Settings without an option: api_key (of --base-url), encryption_key, home, "
+    "warm_minutes, metrics_port, otlp_traces_endpoint."
+)
+"""Stands at the end of the help of every command that talks to a model."""
+
 DATABASE = click.option(
-    "--database",
-    metavar="PATH|URL",
-    help="Where conversations are kept. [default: a SQLite file in your data directory]",
+    "--database", cls=_DatabaseOption, metavar="PATH|URL", help="Where conversations are kept."
 )
 TOOLS_CONFIG = click.option(
     "--tools-config",
@@ -76,8 +114,16 @@ _MODEL = (
 )
 _AGENT = (
     click.option("--system", metavar="TEXT", help="What the model is told before every conversation."),
-    click.option("--graph", metavar="NAME", help="The graph that answers. [default: react]"),
-    click.option("--tools", metavar="NAME,…", help="Tools that the model may call. [default: all]"),
+    click.option(
+        "--graph",
+        metavar="NAME",
+        help='The graph that answers; "vllm-agent graph list" names them. [default: react]',
+    ),
+    click.option(
+        "--tools",
+        metavar="NAME,…",
+        help='Tools that the model may call; "vllm-agent tools list" names them. [default: all]',
+    ),
     click.option("--no-tools", is_flag=True, help="Give the model no tools."),
     click.option(
         "--max-steps",

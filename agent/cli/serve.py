@@ -154,7 +154,8 @@ def _run(
         with LoadingBar(_shown_name(record)) as bar:
             life.wait_until_ready(record, directory, shown=bar)
             bar.stop()
-        if order.port is None and order.http and not record.url.endswith(f":{_default_port()}"):
+        by_port = order.http and "uds" not in order.arguments
+        if order.port is None and by_port and not record.url.endswith(f":{_default_port()}"):
             note(f"port {_default_port()} is taken")
         _tell(record, directory, seconds=bar.seconds, background=background)
         if as_json:
@@ -180,13 +181,16 @@ def _watch(record: ServerRecord, directory: ServerDirectory) -> None:
 
     lines = life.new_lines(directory.log(record.id))
     next(lines)  # those of the start were of no use to anybody
+    stopped = False
     while life.running(record):
+        stopped = stopped or not directory.holds(record)
         for line in next(lines):
-            if worth_showing(line):
+            if worth_showing(line) and not stopped:
                 warn(printable(plain(line)))
         time.sleep(_LOOK)
     directory.bury(record)
-    if not life.ended_well(record):
+    # Whoever stops it is told how it went; vLLM with several processes ends with 1 then.
+    if not stopped and not life.ended_well(record):
         raise life.start_failure(record, directory, ran=True)
     idle = record.idle_minutes
     why = "it was stopped" if idle is None else f"it was stopped, or not asked anything for {idle:g} minutes"
@@ -268,6 +272,8 @@ def _model(words: tuple[str, ...], model: str | None) -> tuple[str | None, list[
     """The model, and the flags behind it."""
     flags = list(words)
     first = flags.pop(0) if flags and not flags[0].startswith("-") else None
+    if "" in (first, model):
+        raise click.UsageError("MODEL is empty; leave it out to serve the embedded model.")
     if first is not None and model is not None:
         raise click.UsageError(f"Two models are named: {first!r} and {model!r}.")
     if first is None and model is None and any(word.partition("=")[0] == "--config" for word in flags):
@@ -292,6 +298,12 @@ def _keys(given: tuple[str, ...], file: Path | None, settings: Settings) -> tupl
 
     from agent.serving.keys import read_key_file, readable_by_others
 
+    key = os.environ.get("VLLM_API_KEY") or settings.api_key
+    used = given or (() if file is not None or not key else (key,))
+    for each in used:
+        # Most often from a variable that is not set: lost on its way, it would leave the server open.
+        if not each.strip() or each.splitlines() != [each]:
+            raise click.UsageError("An API key is empty, or is not one line.")
     if given:
         hidden = "" if _hidden(given) else " and in the list of processes"
         warn(f"the key stands in your shell's history{hidden}: VLLM_API_KEY or --api-key-file keep it out")
@@ -302,8 +314,7 @@ def _keys(given: tuple[str, ...], file: Path | None, settings: Settings) -> tupl
         if readable_by_others(path):
             warn(f"other users of this machine can read {path}: chmod 600 {path}")
         return keys
-    key = os.environ.get("VLLM_API_KEY") or settings.api_key
-    return (key,) if key else ()
+    return used
 
 
 def _hidden(keys: tuple[str, ...]) -> bool:

@@ -7,7 +7,7 @@ import time
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from agent.cli.console import note
+from agent.cli.console import note, span
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -76,7 +76,7 @@ def server_state(record: ServerRecord, directory: ServerDirectory) -> str:
         return str(told["state"])
     if told["running"]:
         return f"{told['running']} request{'' if told['running'] == 1 else 's'}"
-    return f"idle {_span(told['idle_seconds'])}"
+    return f"idle {span(told['idle_seconds'])}"
 
 
 def server_record(record: ServerRecord, directory: ServerDirectory) -> dict[str, Any]:
@@ -104,7 +104,3 @@ def server_record(record: ServerRecord, directory: ServerDirectory) -> dict[str,
         "started": record.started,
         "log": str(directory.log(record.id)),
     }
-
-
-def _span(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 60 else f"{seconds / 60:.0f} min"

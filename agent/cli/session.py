@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -163,16 +164,22 @@ def short_id(thread_id: str) -> str:
     return thread_id[:_SHORT_ID]
 
 
-def resume_hint(thread_id: str, settings: Settings) -> str:
+def resume_hint(thread_id: str) -> str:
     """The command that goes on with a conversation."""
-    return f'{resume_command(thread_id, settings)} "…"'
+    return f'{resume_command(thread_id)} "…"'
 
 
-def resume_command(thread_id: str, settings: Settings) -> str:
-    """The same without the question."""
-    database = f" --database {settings.database}" if settings.database else ""
-    graph = f" --graph {settings.graph}" if settings.graph != Settings.graph else ""
-    return f"vllm-agent resume {short_id(thread_id)}{graph}{database}"
+def resume_command(thread_id: str) -> str:
+    """The same without the question.
+
+    The graph is found with the conversation, and a database that was not typed where it was found before; its
+    password is not for everybody to read who sees this terminal or a log of it.
+    """
+    from agent.persistence.locations import without_password  # late: it needs SQLAlchemy
+
+    typed = click.get_current_context().params.get("database")
+    database = f" --database {shlex.quote(without_password(typed))}" if typed else ""
+    return f"vllm-agent resume {short_id(thread_id)}{database}"
 
 
 def with_graph_of(thread_id: str, settings: Settings) -> Settings:

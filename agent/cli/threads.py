@@ -89,7 +89,7 @@ def search(words: Sequence[str], limit: int, database: str | None, as_json: bool
     """Find messages that have all of these words, the best first.
 
     Case and accents make no difference, and the last word may be a beginning. Conversations that were opened
-    with a cipher cannot be searched.
+    with an encryption key cannot be searched.
 
     \b
     Examples:
@@ -218,7 +218,7 @@ def delete(thread: Sequence[str], yes: bool, vacuum: bool, database: str | None,
     """
     with open_store(database_settings(database)) as store:
         # All of them, before the first is gone; one that was named twice is gone once.
-        found = list({each.id: each for each in map(store.get, thread)}.values())
+        found = list({each.id: each for each in map(store.entry, thread)}.values())
         if not yes:
             tell_which(found)
         ask_first("Delete for good?", yes=yes)

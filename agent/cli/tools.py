@@ -41,7 +41,9 @@ def list_tools(tools_config: str | None, as_json: bool) -> None:
         ]
         print_table(["name", "description", "policy", "source"], rows, stretch=1)
     for problem in registry.problems:
-        warn(f"no tools from {problem.source}: {problem.error}")
+        said = str(problem.error)
+        named = said.startswith(problem.source)
+        warn(f"no tools from {said}" if named else f"no tools from {problem.source}: {said}")
 
 
 @tools.command()
@@ -89,7 +91,7 @@ def call_tool(name: str, arguments: str, yes: bool, tools_config: str | None, as
     """
     try:
         given = json.loads(arguments)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise click.BadParameter(f"ARGUMENTS is no JSON: {error}") from error
     if not isinstance(given, dict):
         raise click.BadParameter('ARGUMENTS must be a JSON object, for example \'{"place": "Rome"}\'')

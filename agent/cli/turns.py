@@ -70,6 +70,7 @@ class Turn:
         self._known: set[str | None] = set()
         self._events: dict[str, Mapping[str, Any]] = {}
         self._streamed = ""
+        self._begun = False
         self.waiting: list[WaitingCall] = []
         """Tool calls that wait for a decision, since the turn was run or :meth:`finish` was asked for."""
         self.problems: list[str] = []
@@ -87,6 +88,7 @@ class Turn:
         await self.finish()
         if self.waiting:
             ids = ", ".join(call["id"] for call in self.waiting)
+            self._begun = False  # they wait for whoever decides, and outlive this question
             raise ConfigurationError(f"this conversation waits for decisions about {ids}; give them first")
         return await self._run({"messages": [HumanMessage(question)]})
 
@@ -120,9 +122,14 @@ class Turn:
     async def abandon(self, reason: str) -> None:
         """End a turn that was cancelled: keep what was said, and leave no call without a result.
 
+        What an earlier turn left stays as it is where this one never came to run: calls that wait for a
+        decision, or an answer that can be gone on with.
+
         Args:
             reason: Stands in the place of an answer that had not begun.
         """
+        if not self._begun:
+            return
         state = await self._app.graph.aget_state(self._config)
         if not is_unfinished(state) or _MODEL_NODE not in self._app.graph.nodes:
             return
@@ -141,6 +148,7 @@ class Turn:
         await self._app.graph.aupdate_state(self._config, {"messages": ending}, as_node=_MODEL_NODE)
 
     async def _state(self) -> Snapshot:
+        self._begun = True
         state = await self._app.graph.aget_state(self._config)
         self.waiting, self.problems = waiting_calls(state), waiting_problems(state)
         if state.interrupts and not self.waiting:

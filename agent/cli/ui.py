@@ -9,12 +9,12 @@ import click
 from agent.app import open_app
 from agent.cli.console import note
 from agent.cli.debugging import show_requests
-from agent.cli.options import agent_options
+from agent.cli.options import SETTINGS, agent_options
 from agent.cli.session import describe, prepare_model
 from agent.settings import Settings
 
 
-@click.command()
+@click.command(epilog=SETTINGS)
 @click.option(
     "--port",
     type=click.IntRange(0, 65_535),

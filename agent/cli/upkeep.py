@@ -68,11 +68,14 @@ def prune(
         chosen = store.prune(**conditions, dry_run=True)  # type: ignore[arg-type]
         if not dry_run and chosen:
             if not yes:
-                tell_which([store.get(each) for each in chosen[:_SHOWN]])
+                tell_which([store.entry(each) for each in chosen[:_SHOWN]])
                 if len(chosen) > _SHOWN:
                     note(f"… and {len(chosen) - _SHOWN} more")
             what = "the earlier states of" if history_only else ""
             ask_first(" ".join(f"Delete {what} {len(chosen)} conversations for good?".split()), yes=yes)
+            if not yes:  # one that was gone on with meanwhile is no longer meant
+                still = store.prune(**conditions, dry_run=True)  # type: ignore[arg-type]
+                chosen = [each for each in chosen if each in still]
             store.prune_these(chosen, history_only=history_only)
         if vacuum and not dry_run:
             store.vacuum()

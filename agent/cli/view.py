@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from agent.cli.console import Stages, columns, printable, shorten, terminal_width, warn
+from agent.cli.debugging import read_by_programs
 from agent.cli.wording import progress_lines, warning_line
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ class TerminalView:
     def __init__(self, *, stream: bool) -> None:
         self._stream = stream
         self._line_open = False
+        self._held = ""
+        """Line feeds that are written once more of the answer follows."""
         self._waiting: Stages | None = None
 
     def wait(self, doing: str = "thinking") -> None:
@@ -41,18 +44,21 @@ class TerminalView:
         self._stop_waiting()
         if self._line_open:
             click.echo()
-            self._line_open = False
+            self._line_open, self._held = False, ""
 
     def token(self, text: str) -> None:
         """Write a piece of the answer."""
         if not self._stream:
             return
         self._stop_waiting()
-        text = printable(text)
+        text = f"{self._held}{printable(text)}"
         if not self._line_open:
             text = text.lstrip("\n")
-        click.echo(text, nl=False)
-        self._line_open = bool(text) and not text.endswith("\n")
+        written = text.rstrip("\n")
+        self._held = text[len(written) :]
+        if written:
+            click.echo(written, nl=False)
+            self._line_open = True
 
     def writing(self, name: str) -> None:
         """Show that the model is writing a tool call, which may take as long as an answer."""
@@ -62,12 +68,15 @@ class TerminalView:
     def called(self, name: str, arguments: Mapping[str, Any], *, call_id: str) -> None:
         """Show a tool call."""
         self.rest()
-        click.secho(call_line(name, arguments), err=True, fg="cyan")
+        if not read_by_programs():
+            click.secho(call_line(name, arguments), err=True, fg="cyan")
         self.wait()
 
     def returned(self, result: ToolMessage, *, seconds: float | None, replayed: bool) -> None:
         """Show a tool's result."""
         self.rest()
+        if read_by_programs():
+            return
         took = "from the journal, not run again" if replayed else f"{seconds:.2f} s" if seconds else ""
         for line in result_lines(result, took):
             click.echo(line, err=True)
@@ -75,7 +84,7 @@ class TerminalView:
 
     def happened(self, event: Mapping[str, Any]) -> None:
         """Show what else a reader should know of."""
-        if progress := progress_lines(event):
+        if (progress := progress_lines(event)) and not read_by_programs():
             self.rest()
             for line in progress:
                 click.secho(f"  · {shorten(line, max(40, terminal_width() - 4))}", err=True, dim=True)

@@ -8,8 +8,8 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from agent.catalogue.cards import Card
-from agent.catalogue.hardware import cpu, machine_cards
-from agent.doctor.findings import Finding, pip
+from agent.catalogue.hardware import cpu, hidden_by, machine_cards
+from agent.doctor.findings import Finding, Verdict, pip
 from agent.doctor.installed import find
 
 _CPU_INFO = Path("/proc/cpuinfo")
@@ -31,7 +31,14 @@ def check_device(*, server: bool) -> Iterator[Finding]:
         text = ""
     yield instructions(text, machine=platform.machine())
     yield memory(cpu())
-    yield from cards(machine_cards(), gpu_build=find("vllm") is not None, server=server)
+    found, gpu_build = machine_cards(), find("vllm") is not None
+    if not found and (hidden := hidden_by()):
+        verdict: Verdict = "problem" if gpu_build and not server else "not used"
+        yield Finding(
+            "device.cards", verdict, f"{hidden} hides all NVIDIA cards", "unset CUDA_VISIBLE_DEVICES"
+        )
+        return
+    yield from cards(found, gpu_build=gpu_build, server=server)
 
 
 def instructions(cpu_info: str, *, machine: str) -> Finding:

@@ -103,20 +103,25 @@ def configured_context(model: str) -> int | None:
         config = json.loads((Path(model).expanduser() / "config.json").read_text())
     except (OSError, ValueError):
         return None
-    text = config.get("text_config") or config
+    text = (config.get("text_config") or config) if isinstance(config, dict) else None
     limit = text.get("max_position_embeddings") if isinstance(text, dict) else None
     return limit if isinstance(limit, int) else None
 
 
 def _checked_model(model: str) -> str:
-    path = Path(model).expanduser()
+    try:
+        path = Path(model).expanduser()
+        there = path.exists()
+    except (OSError, RuntimeError, ValueError) as error:  # too long, of nobody, or with a NUL
+        msg = f"no model can be called {model[:200]!r}: {getattr(error, 'strerror', None) or error}"
+        raise ModelNotFoundError(msg) from error
     if path.is_dir():
         if not (path / "config.json").is_file() and not list(path.glob("*.gguf")):
             msg = f"{path} is no model directory: it has no config.json; give the directory that has one"
             raise ModelNotFoundError(msg)
         return str(path.resolve())
     looks_like_path = path.is_absolute() or model.startswith((".", "~")) or model.count("/") > 1
-    if path.exists() and not looks_like_path:
+    if there and not looks_like_path:
         looks_like_path = True
     if looks_like_path or not _HUB_ID.fullmatch(model):
         msg = f"no model directory at {model!r} (and it is no hub id of the form owner/name)"

@@ -24,7 +24,7 @@ from agent.engines.config import EngineConfig, check_names
 from agent.engines.failures import start_error
 from agent.engines.hub import check_hub_model
 from agent.engines.loop import EngineLoop
-from agent.engines.memory import large_import, return_memory
+from agent.engines.memory import freeing, large_import
 from agent.errors import (
     AgentError,
     ConfigurationError,
@@ -49,6 +49,9 @@ ENVIRONMENT = {
     "TORCH_CPP_LOG_LEVEL": "ERROR",
     # Several cards need processes, and a fork of a process with threads may wait for ever for a lock.
     "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
+    # Compiled grammars are kept, and with texts to copy in it nearly every call has one of its own. xgrammar
+    # counts a fifth of what they take, so vLLM's 512 would become gigabytes.
+    "VLLM_XGRAMMAR_CACHE_MB": "32",
     # Spinning at OpenMP barriers makes decoding ten times slower as soon as anything else wants a core.
     "OMP_WAIT_POLICY": "PASSIVE",
 }
@@ -216,8 +219,12 @@ class LocalEngine:
 
     def close(self) -> None:
         """Stop the engine and free its memory; callers that wait get :class:`EngineClosedError`."""
-        if (server := self._shut()) is not None:
-            return_memory()
+        if self._server is None:
+            self._shut()
+            return
+        with freeing():
+            server = self._shut()
+        if server is not None:
             server.return_device_memory()
 
     @contextmanager

@@ -8,6 +8,7 @@ the same coroutines as asynchronous ones: there is one body, never a copy.
 from __future__ import annotations
 
 import asyncio
+import os
 import queue
 import sys
 import threading
@@ -22,6 +23,7 @@ from agent.errors import EngineClosedError
 T = TypeVar("T")
 
 _OWN_LOOP = "a synchronous call from the engine's own loop would wait for itself: use the async one"
+_FORKED = "the engine runs in the process that this one was forked from; build a new model here"
 _CLOSED_WHILE = "the engine was closed while this call was waiting"
 
 
@@ -47,6 +49,7 @@ class EngineLoop:
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
+        self._process: int | None = None
         self._stopped = False
 
     @property
@@ -58,14 +61,18 @@ class EngineLoop:
         """Start ``coroutine`` on this loop and return at once.
 
         Raises:
-            EngineClosedError: The loop was stopped.
+            EngineClosedError: The loop was stopped, or runs in the process that this one was forked from.
         """
         with self._lock:
+            if self._process not in (None, os.getpid()):  # a child has none of its parent's threads
+                coroutine.close()
+                raise EngineClosedError(_FORKED)
             if self._stopped:
                 coroutine.close()
                 msg = "the engine was closed; build a new model (or engine) to go on"
                 raise EngineClosedError(msg)
             if self._loop is None:
+                self._process = os.getpid()
                 self._loop = asyncio.new_event_loop()
                 self._thread = threading.Thread(target=self._serve, name=self._name, daemon=True)
                 self._thread.start()

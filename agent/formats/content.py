@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from functools import lru_cache
 
 from agent.engines.base import Engine, EngineInfo, Explained, ExplainingEngine, Request, Response
 from agent.errors import RequestError
@@ -24,7 +25,7 @@ class ContentAsData(EngineAround):
 
     def __init__(self, engine: Engine, info: EngineInfo) -> None:
         super().__init__(engine)
-        self._control = ControlText(info.control_tokens, info.chat_template)
+        self._control = _control_text(tuple(info.control_tokens), info.chat_template)
 
     async def chat(self, request: Request) -> Response:
         """Answer one request whole; see :class:`agent.engines.base.Engine`."""
@@ -46,3 +47,12 @@ class ContentAsData(EngineAround):
             msg = f"{type(self._engine).__name__} has no prompts to explain"
             raise RequestError(msg)
         return await self._engine.explain(self._control.plain_request(request))
+
+
+@lru_cache(maxsize=8)
+def _control_text(tokens: tuple[str, ...], chat_template: str | None) -> ControlText:
+    """Made once per model and not for each call: a tokenizer may have a thousand such texts.
+
+    Nothing in it changes, and another model has another key; more than a few at once are rare.
+    """
+    return ControlText(tokens, chat_template)

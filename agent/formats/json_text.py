@@ -2,6 +2,25 @@
 
 from __future__ import annotations
 
+import re
+
+DEEPEST = 100
+"""Levels of brackets in the arguments of a call: savers, checks and templates give up at some hundreds."""
+
+_TEXT = re.compile(r'"(?:[^"\\]|\\.)*+"', re.DOTALL)
+
+
+def too_deep(text: str) -> bool:
+    """Whether JSON is nested deeper than :data:`DEEPEST`."""
+    if text.count("[") + text.count("{") <= DEEPEST:
+        return False
+    depth = 0
+    for bracket in re.findall(r"[\[\]{}]", _TEXT.sub("", text)):
+        depth += 1 if bracket in "[{" else -1
+        if depth > DEEPEST:
+            return True
+    return False
+
 
 class JsonScanner:
     """Finds the end of a JSON object or array in text that comes in pieces and begins with its bracket."""

@@ -13,14 +13,15 @@ if TYPE_CHECKING:
     from agent.persistence.conversations import ConversationStore
     from agent.persistence.importing import Imported, import_langgraph_postgres, import_langgraph_sqlite
     from agent.persistence.journal import JournalEntry, ToolJournal
-    from agent.persistence.listing import Conversation, list_conversations
+    from agent.persistence.listing import list_conversations
     from agent.persistence.moments import Difference, Moment
     from agent.persistence.opening import open_checkpointer
+    from agent.persistence.overview import Conversation
     from agent.persistence.reports import Match, Moved, SizeReport, Transcript
     from agent.persistence.saver import SQLSaver
 
 _HOMES = {
-    "Conversation": "agent.persistence.listing",
+    "Conversation": "agent.persistence.overview",
     "ConversationStore": "agent.persistence.conversations",
     "Difference": "agent.persistence.moments",
     "Imported": "agent.persistence.importing",

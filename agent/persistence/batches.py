@@ -68,14 +68,22 @@ class Batches:
         if idle:
             try:
                 self._thread.submit(self._work)
-            except RuntimeError as error:
-                raise DatabaseError("the conversations were closed while a write began") from error
+            except RuntimeError:
+                self._refuse()  # this one, and any that has come since and waits for it
         result: T = await job.answer
         return result
 
     def close(self) -> None:
         """Perform what is waiting, and end the thread."""
         self._thread.shutdown(wait=True)
+
+    def _refuse(self) -> None:
+        with self._lock:
+            batch = [*self._waiting]
+            self._waiting.clear()
+            self._working = False
+        closed = DatabaseError("the conversations were closed while a write began")
+        _answer(batch, [_Outcome(error=closed)] * len(batch))
 
     def _work(self) -> None:
         while True:

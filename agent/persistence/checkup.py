@@ -14,6 +14,7 @@ from sqlalchemy.sql import ClauseElement
 
 from agent.errors import DatabaseError
 from agent.persistence import full_text, maintenance, reading
+from agent.persistence import statements as sql
 from agent.persistence.database import Database
 from agent.persistence.journal import owner_is_alive
 from agent.persistence.lists import LIST, Manifest
@@ -117,6 +118,8 @@ def _once(transaction: Transaction, statement: ClauseElement) -> Sequence[Record
 def _thread(
     transaction: Transaction, serde: SerializerProtocol, thread_id: str, *, mend: bool
 ) -> Sequence[Problem]:
+    if mend:
+        transaction.value(sql.HOLD, {"thread_id": thread_id})
     try:
         fetched = reading.fetch(transaction, serde, Address(thread_id, "", None))
         missing = _missing(transaction, serde, thread_id)
@@ -126,9 +129,11 @@ def _thread(
             Problem("damaged", thread_id, str(error), "rewind it to a checkpoint that loads, or delete it")
         ]
     found = [Problem("damaged", thread_id, what, "rewind to before it, or delete it") for what in missing]
-    [(head_id, status)] = transaction.once(
-        select(threads.c.head_id, threads.c.status).where(threads.c.thread_id == thread_id)
-    )
+    described = select(threads.c.head_id, threads.c.status).where(threads.c.thread_id == thread_id)
+    listed = transaction.once(described)
+    if not listed:
+        return []  # deleted since the list was read
+    [(head_id, status)] = listed
     if (head_id or None) != (fetched.checkpoint_id if fetched else None):
         if mend and fetched:
             maintenance.settle(transaction, serde, thread_id)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import uuid
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -14,20 +13,29 @@ from sqlalchemy import Select, delete, func, select, text, update
 from sqlalchemy.sql import ClauseElement
 
 from agent.errors import ConfigurationError, DatabaseError, ThreadNotFoundError
-from agent.persistence import checkup, export, full_text, listing, maintenance, moments, moving, pruning
+from agent.persistence import (
+    checkup,
+    export,
+    full_text,
+    given,
+    maintenance,
+    moments,
+    moving,
+    overview,
+    pruning,
+)
 from agent.persistence.checkup import Problem
 from agent.persistence.dialects import from_json, insert
-from agent.persistence.listing import Conversation, Listed
 from agent.persistence.locations import database_files
 from agent.persistence.moments import Difference, Moment
+from agent.persistence.overview import Conversation, Listed
 from agent.persistence.records import TITLE_LENGTH, Address, title_of
 from agent.persistence.reports import Match, Moved, SizeReport, Transcript
 from agent.persistence.saver import SQLSaver
 from agent.persistence.tables import checkpoints, thread_tags, threads
 from agent.persistence.transactions import Record, Transaction
-from agent.persistence.transcripts import add_messages, index_messages, messages_at
+from agent.persistence.transcripts import add_messages, index_messages, messages_at, messages_now
 
-_SUGGESTIONS = 3
 _LONGEST_NUMBER = 7
 """Digits of a checkpoint's number; more are the beginning of an id."""
 
@@ -39,9 +47,14 @@ class ConversationStore:
 
     Args:
         saver: From :func:`agent.persistence.open_checkpointer`, open.
+
+    Raises:
+        ConfigurationError: It is something else. So is, to each method, a number where it wants a text.
     """
 
     def __init__(self, saver: SQLSaver) -> None:
+        if not isinstance(saver, SQLSaver):
+            raise ConfigurationError(f"ConversationStore({saver!r}): give the saver of open_checkpointer()")
         self._database = saver.database
         self.saver = saver
         """The saver whose conversations these are."""
@@ -51,12 +64,22 @@ class ConversationStore:
 
     def list(self, *, limit: int = 50, offset: int = 0, tag: str | None = None) -> Sequence[Conversation]:
         """Conversations, the last used first. No history is read, except where a count is unknown."""
-        return self._completed(listing.newest(limit=limit, offset=offset, tag=tag))
+        return self._completed(overview.newest(limit=limit, offset=offset, tag=tag))
 
     def latest(self) -> Conversation | None:
         """The conversation that was used last; ``None`` if there is none."""
-        found = self.list(limit=1)
-        return found[0] if found else None
+        return next(iter(self.list(limit=1)), None)
+
+    def entry(self, thread_id: str) -> Conversation:
+        """What the list shows of a conversation, which may be damaged.
+
+        Raises:
+            ThreadNotFoundError: There is none.
+        """
+        thread_id = self.resolve(thread_id)
+        for found in self._completed(overview.every().where(threads.c.thread_id == thread_id)):
+            return found
+        raise ThreadNotFoundError(f"there is no conversation {thread_id!r} any more")
 
     def get(self, thread_id: str, *, checkpoint_id: str | None = None) -> Transcript:
         """A conversation with its messages, now or at an earlier checkpoint.
@@ -65,18 +88,20 @@ class ConversationStore:
             ThreadNotFoundError: There is none, or it has no such checkpoint.
         """
         thread_id = self.resolve(thread_id)
-        [row] = listing.rows(self._database, listing.every().where(threads.c.thread_id == thread_id))
+        listed = overview.rows(self._database, overview.every().where(threads.c.thread_id == thread_id))
         address = Address(thread_id, "", checkpoint_id)
         found = self._database.read(lambda transaction: messages_at(transaction, self._serde, address))
-        if found is None and checkpoint_id is not None:
-            raise ThreadNotFoundError(f"conversation {thread_id!r} has no checkpoint {checkpoint_id!r}")
+        if not listed or (found is None and checkpoint_id is not None):
+            which = "any more" if checkpoint_id is None else repr(checkpoint_id)
+            raise ThreadNotFoundError(f"conversation {thread_id!r} has no checkpoint {which}")
         at, messages = found or ("", [])
-        known = vars(row) | {"message_count": len(messages), "title": row.title or title_of(messages)}
-        return Transcript(**known, checkpoint_id=at, messages=tuple(messages))
+        known = {"message_count": len(messages), "title": listed[0].title or title_of(messages)}
+        return Transcript(**(vars(listed[0]) | known), checkpoint_id=at, messages=tuple(messages))
 
     def title(self, thread_id: str) -> str | None:
         """What a conversation is called, without reading it."""
-        return listing.rows(self._database, listing.every().where(threads.c.thread_id == thread_id))[0].title
+        found = overview.rows(self._database, overview.every().where(threads.c.thread_id == thread_id))
+        return found[0].title if found else None
 
     def label(self, thread_id: str, name: str) -> str | None:
         """What the run that wrote the newest checkpoint was labelled with, in its config's ``metadata``.
@@ -96,15 +121,15 @@ class ConversationStore:
         Raises:
             ThreadNotFoundError: None does, or several do; the message names close ones.
         """
-        begins = threads.c.thread_id.startswith(prefix, autoescape=True)
+        prefix = str(prefix)
+        begins = func.substr(threads.c.thread_id, 1, len(prefix)) == prefix  # SQLite's LIKE takes A for a
         statement = select(threads.c.thread_id).where(begins).order_by(threads.c.thread_id).limit(4)
         found = [row[0] for row in self._read(statement)]
         if prefix and (prefix in found or len(found) == 1):
             return prefix if prefix in found else str(found[0])
         if found:
-            several = ", ".join(found)
-            raise ThreadNotFoundError(f"{prefix!r} is the beginning of several conversations: {several} …")
-        raise ThreadNotFoundError(f"no conversation {prefix!r}.{self._suggest(prefix)}")
+            raise ThreadNotFoundError(f"{prefix!r} begins several conversations: {', '.join(found)} …")
+        raise ThreadNotFoundError(f"no conversation {prefix!r}.{overview.suggestion(self._database, prefix)}")
 
     def search(self, words: str, *, limit: int = 20) -> Sequence[Match]:
         """Messages that contain all of these words, best first; the last may be a beginning.
@@ -116,6 +141,7 @@ class ConversationStore:
             raise ConfigurationError(
                 "encrypted conversations cannot be searched: an index of their words would give them away"
             )
+        words, limit = given.words("words", words), given.number("limit", limit)
         query = full_text.query(self._database.dialect, words)
         if not query:
             return []
@@ -135,7 +161,7 @@ class ConversationStore:
 
     def history(self, thread_id: str, *, limit: int = 50) -> Sequence[Moment]:
         """The checkpoints of a conversation, newest first, with what was said last at each."""
-        thread_id = self.resolve(thread_id)
+        thread_id, limit = self.resolve(thread_id), given.number("limit", limit)
         look = partial(moments.moments, serde=self._serde, thread_id=thread_id, limit=limit)
         return self._database.read(look)
 
@@ -198,23 +224,22 @@ class ConversationStore:
 
     def rename(self, thread_id: str, title: str) -> None:
         """Give a conversation a title; an empty one brings the automatic title back."""
-        thread_id = self.resolve(thread_id)
-        shown = " ".join(title.split())[: 2 * TITLE_LENGTH] or title_of(self.get(thread_id).messages)
+        thread_id, words = self.resolve(thread_id), given.words("title", title).split()
+        found = None if words or self.saver.encrypted else title_of(self.get(thread_id).messages)
+        shown = " ".join(words)[: 2 * TITLE_LENGTH] or found
         self._write(update(threads).where(threads.c.thread_id == thread_id).values(title=shown))
 
     def tag(self, thread_id: str, *tags: str) -> None:
         """Add tags."""
         thread_id = self.resolve(thread_id)
-        for tag in tags:
+        for tag in [*map(given.tag, tags)]:
             values = {"thread_id": thread_id, "tag": tag}
             self._write(insert(self._database.dialect, thread_tags).values(values).on_conflict_do_nothing())
 
     def untag(self, thread_id: str, *tags: str) -> None:
         """Take tags away."""
-        thread_id = self.resolve(thread_id)
-        self._write(
-            delete(thread_tags).where(thread_tags.c.thread_id == thread_id, thread_tags.c.tag.in_(tags))
-        )
+        thread_id, going = self.resolve(thread_id), thread_tags.c.tag.in_([*map(given.tag, tags)])
+        self._write(delete(thread_tags).where(thread_tags.c.thread_id == thread_id, going))
 
     def delete(self, thread_id: str, *, vacuum: bool = False) -> None:
         """Delete a conversation with its history, journal and search entries.
@@ -258,9 +283,8 @@ class ConversationStore:
         """
         thread_id = self.resolve(thread_id)
         self._require(thread_id, checkpoint_id)
-        self._database.write(
-            partial(maintenance.cut, serde=self._serde, thread_id=thread_id, checkpoint_id=checkpoint_id)
-        )
+        cut = partial(maintenance.cut, serde=self._serde, thread_id=thread_id, checkpoint_id=checkpoint_id)
+        self._database.write(cut)
 
     def prune(
         self,
@@ -312,14 +336,14 @@ class ConversationStore:
         """Copy every conversation, with its history, into another database; of either kind.
 
         Raises:
-            ConfigurationError: Only one of the two is encrypted.
+            ConfigurationError: Only one of the two is encrypted, or the other with another key.
         """
         if self.saver.encrypted != other.saver.encrypted:
             raise ConfigurationError(
                 "values are copied as they are stored: open both with the cipher, or none"
             )
-        copied, skipped = moving.copy_all(self._database, other._database)
-        return Moved(copied=copied, skipped=skipped)
+        done = moving.copy_all(self._database, other._database, here=self._serde, there=other._serde)
+        return Moved(copied=done[0], skipped=done[1])
 
     def size(self) -> SizeReport:
         """What the conversations take up."""
@@ -341,10 +365,9 @@ class ConversationStore:
             ConfigurationError: It is neither.
             ConflictError: ``new_id`` is taken.
         """
-        parsed = export.parse(document)
-        thread_id = new_id or str(uuid.uuid4())
+        parsed, thread_id = export.parse(given.words("document", document)), new_id or str(uuid.uuid4())
         add_messages(self.saver, thread_id, parsed.messages)
-        if parsed.title:
+        if parsed.title and not (self.saver.encrypted and parsed.title == title_of(parsed.messages)):
             self.rename(thread_id, parsed.title)
         self.tag(thread_id, *parsed.tags)
         return thread_id
@@ -358,27 +381,19 @@ class ConversationStore:
         self._database.write(lambda transaction: transaction.once(statement))
 
     def _completed(self, statement: Select[Any]) -> Sequence[Conversation]:
-        return [row.complete() or self._counted(row) for row in listing.rows(self._database, statement)]
+        return [row.complete() or self._counted(row) for row in overview.rows(self._database, statement)]
 
     def _counted(self, row: Listed) -> Conversation:
         """Read the messages of a conversation that the table does not know all about, and note the answer."""
-        newest = Address(row.id, "", None)
-        found = self._database.read(partial(messages_at, serde=self._serde, address=newest))
-        messages = found[1] if found else []
-        title = row.title or title_of(messages)
-        known = {"messages": len(messages)} | ({} if self.saver.encrypted else {"title": title})
+        read = self._database.read(lambda each: messages_now(each, self._serde, row.id, doing="counted"))
+        count, title = len(read or ()), row.title or title_of(read or ())
+        known = {"messages": count} | ({} if self.saver.encrypted else {"title": title})
         unchanged = (threads.c.thread_id == row.id, threads.c.updated_at == row.updated_at)
         with contextlib.suppress(DatabaseError):  # a read-only file can be listed all the same
-            self._write(update(threads).where(*unchanged).values(known))
-        return Conversation(**(vars(row) | {"message_count": len(messages), "title": title}))
+            if read is not None:
+                self._write(update(threads).where(*unchanged).values(known))
+        return Conversation(**(vars(row) | {"message_count": count, "title": title}))
 
     def _require(self, thread_id: str, checkpoint_id: str | None) -> None:
         if checkpoint_id is not None and checkpoint_id not in self.checkpoints(thread_id):
             raise ThreadNotFoundError(f"conversation {thread_id!r} has no checkpoint {checkpoint_id!r}")
-
-    def _suggest(self, prefix: str) -> str:
-        recent = self._read(select(threads.c.thread_id).order_by(threads.c.updated_at.desc()).limit(200))
-        close = difflib.get_close_matches(prefix, [row[0] for row in recent], n=_SUGGESTIONS, cutoff=0.5)
-        if close:
-            return f" Did you mean {' or '.join(close)}?"
-        return " There is none yet." if not recent else f" The last one used is {recent[0][0]}"

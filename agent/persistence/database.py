@@ -158,7 +158,7 @@ class Database:
             return self._transactions.run(work, writer=writer)
         connection = self._engine.raw_connection()
         try:
-            connection.cursor().execute(begin_statement(self.dialect, writer=writer))
+            connection.cursor().execute(begin_statement(writer=writer))
             result = work(Transaction(connection, compiler=self._compiler, dialect=self.dialect))
             connection.commit()
             return result
@@ -187,6 +187,12 @@ class Database:
             raise DatabaseError(f"{self.name}: {self._explain(error)}") from error
         except SQLAlchemyError as error:
             raise DatabaseError(f"{self.name}: {error}") from error
+        except UnicodeEncodeError as error:
+            raise DatabaseError(
+                f"{self.name}: {error.object!r} cannot be stored: it has half of a surrogate pair in it"
+            ) from error
+        except OverflowError as error:
+            raise DatabaseError(f"{self.name}: a number is too large ({error})") from error
 
     def _postgres_transactions(self, timeout: float) -> Transactions:
         from agent.persistence.postgres_transactions import Transactions

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import functools
 import json
+import math
+import re
 from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
@@ -28,19 +30,46 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL
 from sqlalchemy.pool import StaticPool
 
-from agent.errors import ConfigurationError
+from agent.errors import ConfigurationError, DatabaseError
 from agent.persistence import postgres
 from agent.persistence.tables import checkpoints
 
 Synchronous = Literal["normal", "full"]
 
-to_json = functools.partial(json.dumps, ensure_ascii=False, separators=(",", ":"), default=str)
 _WRITER = {"writer": True}
+_LONGEST_WAIT = 2_000_000.0
+"""Seconds, three weeks: both databases count milliseconds in 32 bits."""
+_dump = functools.partial(json.dumps, ensure_ascii=False, separators=(",", ":"), default=str, allow_nan=False)
+_NUL = re.compile(r"(?<!\\)((?:\\\\)*)\\u0000")
+
+
+def to_json(value: Any) -> str:
+    """JSON that both databases read: it has no number that is none, and PostgreSQL has no NUL."""
+    try:
+        dumped = _dump(value)
+    except ValueError:
+        dumped = _dump(_finite(value))
+    return _NUL.sub(r"\1 ", dumped) if "\\u0000" in dumped else dumped
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    return [_finite(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def from_json(stored: Any) -> Any:
-    """A JSON column's value: SQLite's driver gives the text, PostgreSQL's has parsed it."""
-    return json.loads(stored) if isinstance(stored, str) else stored
+    """A JSON column's value: SQLite's driver gives the text, PostgreSQL's has parsed it.
+
+    Raises:
+        DatabaseError: It is damaged.
+    """
+    try:
+        return json.loads(stored) if isinstance(stored, str) else stored
+    except ValueError as error:
+        raise DatabaseError(f"stored metadata is damaged: {error}") from error
 
 
 def build_engine(url: URL, *, timeout: float, connections: int, synchronous: Synchronous) -> Engine:
@@ -58,6 +87,7 @@ def build_engine(url: URL, *, timeout: float, connections: int, synchronous: Syn
     """
     if synchronous not in get_args(Synchronous):
         raise ConfigurationError(f"synchronous={synchronous!r}: use 'normal' or 'full'")
+    timeout = min(timeout, _LONGEST_WAIT)
     if url.get_backend_name() == "sqlite":
         return _sqlite_engine(url, timeout=timeout, connections=connections, synchronous=synchronous)
     if url.get_backend_name() == "postgresql":
@@ -68,12 +98,8 @@ def build_engine(url: URL, *, timeout: float, connections: int, synchronous: Syn
     )
 
 
-def begin_statement(dialect: str, *, writer: bool) -> str:
-    """What starts a transaction on the driver's own connection."""
-    if dialect == "postgresql":
-        # What a read finds has to fit together, though it takes several statements. A write takes the lock of
-        # its thread with its first statement, and has to see what the one before it has committed.
-        return "BEGIN" if writer else "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY"
+def begin_statement(*, writer: bool) -> str:
+    """What starts a transaction of SQLite on the driver's own connection."""
     return "BEGIN IMMEDIATE" if writer else "BEGIN"
 
 
@@ -168,6 +194,6 @@ def _sqlite_engine(url: URL, *, timeout: float, connections: int, synchronous: S
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
         writer = connection.get_execution_options().get("writer")
-        connection.exec_driver_sql(begin_statement("sqlite", writer=bool(writer)))
+        connection.exec_driver_sql(begin_statement(writer=bool(writer)))
 
     return engine

@@ -51,7 +51,9 @@ def aes_cipher(key: str | bytes) -> CipherProtocol:
         ConfigurationError: The key has another length.
         MissingExtraError: pycryptodome is not installed.
     """
-    secret = key.encode() if isinstance(key, str) else key
+    if not isinstance(key, str | bytes):
+        raise ConfigurationError(f"an encryption key is a text or bytes, not {type(key).__name__}")
+    secret = key.encode(errors="surrogatepass") if isinstance(key, str) else key
     if len(secret) not in _KEY_BYTES:
         raise ConfigurationError(
             f"an encryption key of {len(secret)} bytes: give 16, 24 or 32, for example 32 characters from "

@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from langchain_core.messages import BaseMessage, ToolMessage, message_to_dict, messages_from_dict
 
 from agent.errors import ConfigurationError
-
-if TYPE_CHECKING:
-    from agent.persistence.reports import Transcript
+from agent.persistence import given
+from agent.persistence.reports import Transcript
 
 FORMAT_VERSION: Final = 1
 _SPEAKERS: Final = {"human": "You", "ai": "Assistant", "system": "System", "tool": "Tool result"}
@@ -27,7 +26,7 @@ def markdown(transcript: Transcript) -> str:
         if text:
             parts.append(_fenced(text) if isinstance(message, ToolMessage) else text)
         for call in getattr(message, "tool_calls", ()):
-            arguments = json.dumps(call["args"], ensure_ascii=False, indent=2)
+            arguments = json.dumps(call["args"], ensure_ascii=False, indent=2, default=str)
             parts.append(f"Calls `{call['name']}` ({call['id']}):")
             parts.append(_fenced(arguments, language="json"))
     return "\n\n".join(parts) + "\n"
@@ -70,16 +69,34 @@ def parse(text: str) -> Parsed:
         ConfigurationError: It is neither.
     """
     try:
-        return _parse_document(json.loads(text))
+        document = json.loads(text)
     except json.JSONDecodeError:
-        pass
+        return _parse_lines(text)
+    except (ValueError, RecursionError) as error:
+        raise _unreadable(error) from error
+    return _parse_document(document)
+
+
+def _parse_lines(text: str) -> Parsed:
     try:
-        lines = [json.loads(line) for line in text.splitlines() if line.strip()]
+        # By this character alone: others at which a text may be cut into lines stand in JSON as they are.
+        lines = [json.loads(line) for line in text.split("\n") if line.strip()]
+        if not lines:
+            raise ValueError("there is nothing in it")
         return Parsed(_messages(lines))
-    except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+    except RecursionError as error:
+        raise _unreadable(error) from error
+    except (KeyError, TypeError, ValueError) as error:
         raise ConfigurationError(
             f"not a conversation exported as JSON or JSONL ({error}): export with format 'json'"
         ) from error
+
+
+def _unreadable(error: Exception) -> ConfigurationError:
+    """What is JSON by its grammar, and more than Python reads."""
+    deep = isinstance(error, RecursionError)
+    what = "it is nested too deeply" if deep else f"it has a number that is too long ({error})"
+    return ConfigurationError(f"not an exported conversation: {what}")
 
 
 def _parse_document(document: Any) -> Parsed:
@@ -89,8 +106,12 @@ def _parse_document(document: Any) -> Parsed:
         version = document.get("format", FORMAT_VERSION)
         if version != FORMAT_VERSION:
             raise ConfigurationError(f"exported in format {version}; this version reads {FORMAT_VERSION}")
-        tags = tuple(str(tag) for tag in document.get("tags") or ())
-        return Parsed(_messages(document["messages"]), title=document.get("title"), tags=tags)
+        title = document.get("title")
+        return Parsed(
+            _messages(document["messages"]),
+            title=None if title is None else given.words("title", title),
+            tags=tuple(given.tag(str(tag)) for tag in document.get("tags") or ()),
+        )
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         if isinstance(error, ConfigurationError):
             raise

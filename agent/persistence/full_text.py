@@ -69,7 +69,8 @@ REBUILD: Final = {
 
 def query(dialect: str, words: str) -> str:
     """What a person typed as a query without syntax errors: every word, the last one as a beginning."""
-    quoted = [re.sub(r"[\"'\\\x00]", "", word) for word in words.split()]
+    # A blank in their place: the index has «don't» as two words, one after the other.
+    quoted = [re.sub(r"[\"'\\\x00]", " ", word).strip() for word in words.split()]
     quoted = [word for word in quoted if any(map(str.isalnum, word))]
     if dialect == "postgresql":
         quoted = [re.sub(_MARKS, "", unicodedata.normalize("NFKD", word)) for word in quoted]

@@ -12,10 +12,10 @@ from langgraph.checkpoint.serde.base import SerializerProtocol
 
 from agent.persistence import statements as sql
 from agent.persistence.elements import Encoded
-from agent.persistence.reading import fetch_values, in_order
+from agent.persistence.reading import in_order, of_channels, values_from
 from agent.persistence.records import Address, stored_versions
 from agent.persistence.serde import StrictSerializer
-from agent.persistence.transactions import Transaction
+from agent.persistence.transactions import Record, Transaction
 
 _FIRST_STEP, _STEP = {"sqlite": 32, "postgresql": 128}, 256
 """Ancestors per query, at first and at most: more than LangGraph's usual distance between two snapshots. A
@@ -79,8 +79,14 @@ def collect(
         if not open_channels:
             break
     wanted = [(address.thread_id, address.ns, name, version) for name, version in stored.items()]
-    seeds |= fetch_values(transaction, serde, wanted).of(address.thread_id, address.ns, stored)
-    writes = _writes(transaction, address, chains)
+    written, *found = transaction.together(
+        (sql.CHANNEL_WRITES, _span(address, chains)),
+        *([(sql.CHANNELS, of_channels(wanted))] if wanted else []),
+    )
+    if found:
+        values = values_from(transaction, serde, found[0], wanted=wanted)
+        seeds |= values.of(address.thread_id, address.ns, stored)
+    writes = _writes(written, chains)
     return {name: _entry(serde, name, chains[name], writes, seeds) for name in channels}
 
 
@@ -113,18 +119,18 @@ def ancestors(
         depth = min(2 * depth, _STEP)
 
 
+def _span(address: Address, chains: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    """The range of checkpoints that has all of the chains, and the writes of other branches of that time."""
+    ids = [checkpoint_id for chain in chains.values() for checkpoint_id in chain] or [""]
+    return {**address.key(), "first": min(ids), "last": max(ids), "names": list(chains)}
+
+
 def _writes(
-    transaction: Transaction, address: Address, chains: Mapping[str, Sequence[str]]
+    written: Sequence[Record], chains: Mapping[str, Sequence[str]]
 ) -> Mapping[tuple[str, str], Sequence[tuple[str, Encoded]]]:
     ids = {checkpoint_id for chain in chains.values() for checkpoint_id in chain}
-    if not ids:
-        return {}
     found: dict[tuple[str, str], list[tuple[str, Encoded]]] = {}
-    # The range has the writes of other branches of that time as well; there are few.
-    span = {**address.key(), "first": min(ids), "last": max(ids), "names": list(chains)}
-    for _, _, checkpoint_id, _, task_id, _, channel, kind, data in in_order(
-        transaction.all(sql.CHANNEL_WRITES, span)
-    ):
+    for _, _, checkpoint_id, _, task_id, _, channel, kind, data in in_order(written):
         if checkpoint_id in ids:
             found.setdefault((channel, checkpoint_id), []).append((task_id, (kind, data)))
     return found

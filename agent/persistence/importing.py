@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from langchain_core.runnables import RunnableConfig
-from langgraph.checkpoint.base import Checkpoint, CheckpointMetadata
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from sqlalchemy import select, update
 
+from agent.persistence.foreign import Source
+from agent.persistence.langgraph_sqlite import open_source as open_sqlite
 from agent.persistence.records import Address
 from agent.persistence.saver import SQLSaver
 from agent.persistence.serde import AllowedType
 from agent.persistence.tables import threads
 from agent.persistence.transactions import Transaction
-
-Task = tuple[str, str, list[tuple[str, Any]]]
-"""Id and path of a task, and what it wrote: channel and value."""
 
 
 @dataclass(frozen=True)
@@ -30,27 +28,6 @@ class Imported:
     """Thread ids that are new here."""
     skipped: tuple[str, ...]
     """Thread ids that were here already; they are left as they are."""
-
-
-@dataclass(frozen=True)
-class ForeignCheckpoint:
-    """A checkpoint as another saver gives it back."""
-
-    ns: str
-    parent_id: str | None
-    checkpoint: Checkpoint
-    metadata: CheckpointMetadata
-    tasks: Sequence[Task]
-
-
-class Source(Protocol):
-    """Another saver's database, open for reading."""
-
-    def thread_ids(self) -> Sequence[str]:
-        """The threads that it has."""
-
-    def checkpoints(self, thread_id: str) -> Iterable[ForeignCheckpoint]:
-        """All checkpoints of a thread, oldest first."""
 
 
 def import_langgraph_sqlite(
@@ -66,9 +43,7 @@ def import_langgraph_sqlite(
     Raises:
         DatabaseError: It is not such a file, or holds values that are not safe to load.
     """
-    from agent.persistence.langgraph_sqlite import open_source
-
-    with open_source(path, serde=_serde(allowed_types)) as source:
+    with open_sqlite(path, serde=_serde(allowed_types)) as source:
         return _import(saver, source)
 
 
@@ -90,15 +65,6 @@ def import_langgraph_postgres(
 
     with open_source(url, serde=_serde(allowed_types)) as source:
         return _import(saver, source)
-
-
-def by_task(rows: Iterable[tuple[str, str, str, Any]]) -> Iterator[Task]:
-    """Put writes together by task: rows are task id, path, channel and value, in order."""
-    tasks: dict[tuple[str, str], list[tuple[str, Any]]] = {}
-    for task_id, path, channel, value in rows:
-        tasks.setdefault((task_id, path), []).append((channel, value))
-    for (task_id, path), writes in tasks.items():
-        yield task_id, path, writes
 
 
 def _serde(allowed_types: tuple[AllowedType, ...]) -> JsonPlusSerializer:

@@ -13,8 +13,8 @@ from langgraph.checkpoint.serde.base import SerializerProtocol
 
 from agent.errors import ConfigurationError, DatabaseError, MissingExtraError
 from agent.persistence import postgres
-from agent.persistence.importing import ForeignCheckpoint, by_task
-from agent.persistence.locations import database_url
+from agent.persistence.foreign import ForeignCheckpoint, by_task
+from agent.persistence.locations import database_url, without_password
 
 if TYPE_CHECKING:
     from psycopg import Connection
@@ -48,7 +48,9 @@ def open_source(url: str, *, serde: SerializerProtocol) -> Iterator[PostgresSour
     """
     address = database_url(url)
     if address.get_backend_name() != "postgresql":
-        raise ConfigurationError(f"{url!r} is no address of a PostgreSQL database: write postgresql://…")
+        raise ConfigurationError(
+            f"{without_password(url)!r} is no address of a PostgreSQL database: write postgresql://…"
+        )
     try:
         import psycopg
     except ImportError as error:

@@ -13,7 +13,7 @@ from urllib.parse import quote
 from langgraph.checkpoint.serde.base import SerializerProtocol
 
 from agent.errors import DatabaseError
-from agent.persistence.importing import ForeignCheckpoint, by_task
+from agent.persistence.foreign import ForeignCheckpoint, by_task
 
 _THREADS = "SELECT DISTINCT thread_id FROM checkpoints WHERE checkpoint IS NOT NULL"
 _CHECKPOINTS = (
@@ -33,7 +33,7 @@ def open_source(path: str | os.PathLike[str], *, serde: SerializerProtocol) -> I
     Raises:
         DatabaseError: It is not there, is something else, or holds values that are not safe to load.
     """
-    file = Path(path)
+    file = Path(os.path.expanduser(path))
     if not file.is_file():
         raise DatabaseError(f"there is no file {file} to import")
     try:

@@ -21,11 +21,12 @@ import ormsgpack
 from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
 from langgraph.checkpoint.serde.types import _DeltaSnapshot
 
+from agent.errors import DatabaseError
 from agent.persistence import statements as sql
 from agent.persistence.elements import Decoded, Encoded
 from agent.persistence.serde import MESSAGE, StrictSerializer
 from agent.persistence.tables import items
-from agent.persistence.transactions import Transaction
+from agent.persistence.transactions import Record, Transaction
 
 LIST: Final = "list"
 _WORTH_AN_ELEMENT: Final = 48
@@ -74,9 +75,16 @@ class Manifest:
 
     @classmethod
     def load(cls, stored: bytes) -> Manifest:
-        """From what :meth:`dump` wrote."""
-        snapshot, runs, digest = ormsgpack.unpackb(stored)
-        return cls(snapshot=snapshot, runs=tuple((start, count) for start, count in runs), digest=digest)
+        """From what :meth:`dump` wrote.
+
+        Raises:
+            DatabaseError: It is damaged.
+        """
+        try:
+            snapshot, runs, digest = ormsgpack.unpackb(stored)
+            return cls(snapshot=snapshot, runs=tuple((start, count) for start, count in runs), digest=digest)
+        except (TypeError, ValueError) as error:
+            raise DatabaseError(f"the outline of a stored list is damaged: {error}") from error
 
     def build(self, elements: Decoded) -> Any:
         """The value, from its elements."""
@@ -147,7 +155,9 @@ def encode(serde: Any, value: Any, *, known: int = 0) -> EncodedList | None:
     return EncodedList(snapshot, elements, known, digest.of(()), rest, digest.of(rest))
 
 
-def store(transaction: Transaction, serde: Any, encoded: EncodedList, *, key: dict[str, str]) -> Manifest:
+def store(
+    transaction: Transaction, serde: Any, encoded: EncodedList, *, key: dict[str, str], state: Record
+) -> Manifest:
     """Insert the elements that are not there yet, and say how the list is put together.
 
     Args:
@@ -155,8 +165,9 @@ def store(transaction: Transaction, serde: Any, encoded: EncodedList, *, key: di
         serde: The saver's serializer.
         encoded: From :func:`encode`.
         key: ``thread_id``, ``ns`` and ``channel``.
+        state: What :data:`agent.persistence.statements.LIST_STATE` found in this transaction.
     """
-    stored, last = transaction.all(sql.LIST_STATE, key)[0]
+    stored, last = state
     base = Manifest.load(stored) if stored is not None else None
     runs: Sequence[tuple[int, int]]
     if base and (base.length, base.digest) == (encoded.known, encoded.known_digest):

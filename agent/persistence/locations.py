@@ -13,6 +13,7 @@ from sqlalchemy.exc import ArgumentError
 from agent.errors import ConfigurationError, DatabaseError
 
 DEFAULT_FILE = "conversations.sqlite"
+_SHOWN = 200  # characters of a wrong path in a message
 _SQLITE_SUFFIXES = ("-wal", "-shm", "-journal")
 
 
@@ -24,8 +25,21 @@ def database_url(where: str | os.PathLike[str] | None) -> URL:
             ``postgresql://…``. A directory that exists gets the default file name.
 
     Raises:
-        ConfigurationError: Looks like a URL and is none.
+        ConfigurationError: Looks like a URL and is none, or cannot be a path.
     """
+    try:
+        return _url(where)
+    except ConfigurationError:
+        raise
+    except (OSError, RuntimeError, TypeError, ValueError) as error:
+        shown = repr(where) if len(repr(where)) <= _SHOWN else f"{repr(where)[:_SHOWN]}…"
+        raise ConfigurationError(
+            f"{shown} is no place for conversations ({getattr(error, 'strerror', None) or error}): give a "
+            "path, sqlite:///… or postgresql://…"
+        ) from error
+
+
+def _url(where: str | os.PathLike[str] | None) -> URL:
     if where is None:
         return _file_url(_data_directory() / DEFAULT_FILE)
     if where == ":memory:":
@@ -36,12 +50,12 @@ def database_url(where: str | os.PathLike[str] | None) -> URL:
             url = make_url(re.sub("^postgres://", "postgresql://", where))
         except (ArgumentError, ValueError):
             raise ConfigurationError(
-                f"{_without_password(where)!r} is no database URL: give a path, sqlite:///… or postgresql://…"
+                f"{without_password(where)!r} is no database URL: give a path, sqlite:///… or postgresql://…"
             ) from None  # the error's own text has the password
         if url.get_backend_name() == "sqlite" and url.database not in (None, "", ":memory:"):
             return _file_url(Path(url.database or ""))
         return url
-    path = Path(where)
+    path = Path(where).expanduser()
     return _file_url(path / DEFAULT_FILE if path.is_dir() else path)
 
 
@@ -80,14 +94,15 @@ def _read_only(path: Path) -> URL:
     return URL.create("sqlite", database=f"file:{quote(str(path))}", query=query)
 
 
+def without_password(where: str) -> str:
+    """A place as it may be shown; a path stays as it is."""
+    return re.sub(r"(//[^/:@]*):.*@", r"\1:***@", where)
+
+
 def database_files(url: URL) -> list[Path]:
     """The SQLite file and its side files, those that exist."""
     names = [f"{url.database}{suffix}" for suffix in ("", *_SQLITE_SUFFIXES)]
     return [path for name in names if (path := Path(name)).is_file()]
-
-
-def _without_password(url: str) -> str:
-    return re.sub(r"(//[^/:@]*):.*@", r"\1:***@", url)
 
 
 def _data_directory() -> Path:
@@ -99,4 +114,8 @@ def _data_directory() -> Path:
 
 
 def _file_url(path: Path) -> URL:
-    return URL.create("sqlite", database=os.path.abspath(path.expanduser()))
+    name = os.path.abspath(path.expanduser())
+    if "\0" in name:
+        raise ValueError("a path has no NUL in it")
+    os.fsencode(name)  # fails for what no file can be called
+    return URL.create("sqlite", database=name)

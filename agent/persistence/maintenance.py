@@ -7,9 +7,10 @@ from typing import TypeVar
 
 from langgraph.checkpoint.serde.base import SerializerProtocol
 from sqlalchemy import delete as delete_from
-from sqlalchemy import func, literal, select, union_all, update
+from sqlalchemy import func, literal, null, select, union_all, update
 
-from agent.errors import ConflictError
+from agent.errors import ConflictError, ThreadNotFoundError
+from agent.persistence import reading
 from agent.persistence import statements as sql
 from agent.persistence.dialects import from_json
 from agent.persistence.history import ancestors
@@ -49,15 +50,18 @@ def copy(transaction: Transaction, source: str, target: str) -> None:
             f"cannot copy conversation {source!r} to {target!r}: there is one of that id already"
         )
     transaction.must_not_repeat()
+    transaction.value(sql.HOLD, {"thread_id": source})
     for table in STATE_TABLES:
         names = [column.name for column in table.columns]
-        values = [literal(target).label(name) if name == "thread_id" else table.c[name] for name in names]
+        new = {"thread_id": literal(target), "indexed_at": null()}  # its messages are still to be indexed
+        values = [new[name].label(name) if name in new else table.c[name] for name in names]
         rows = select(*values).where(table.c.thread_id == source)
         transaction.once(table.insert().from_select(names, rows))
 
 
 def keep_latest(transaction: Transaction, serde: SerializerProtocol, thread_id: str) -> None:
     """Delete all checkpoints but the newest of each namespace and what those are rebuilt from."""
+    transaction.value(sql.HOLD, {"thread_id": thread_id})
     newest = (
         select(checkpoints.c.ns, func.max(checkpoints.c.checkpoint_id))
         .where(checkpoints.c.thread_id == thread_id)
@@ -86,7 +90,8 @@ def delete_runs(transaction: Transaction, serde: SerializerProtocol, run_ids: Se
             select(*columns).where(checkpoints.c.run_id.in_(batch))
         ):
             found.setdefault(thread_id, set()).add((ns, checkpoint_id))
-    for thread_id, of_runs in found.items():
+    for thread_id, of_runs in sorted(found.items()):
+        transaction.value(sql.HOLD, {"thread_id": thread_id})
         keep = _all_checkpoints(transaction, thread_id) - of_runs
         needed = _rebuilt_from(transaction, serde, thread_id, keep)
         _drop(transaction, serde, thread_id, of_runs - needed)
@@ -204,9 +209,12 @@ def cut(transaction: Transaction, serde: SerializerProtocol, thread_id: str, che
 
     Writes stored under it belong to the step that followed, so they go as well.
     """
+    transaction.value(sql.HOLD, {"thread_id": thread_id})
     here = Address(thread_id, "", checkpoint_id)
     keep = {("", ancestor_id) for ancestor_id, _ in ancestors(transaction, here, own=True)}
     every = _all_checkpoints(transaction, thread_id)
+    if ("", checkpoint_id) not in every:  # pruned since it was looked for: nothing would be left
+        raise ThreadNotFoundError(f"conversation {thread_id!r} has no checkpoint {checkpoint_id!r} any more")
     keep |= {(ns, each) for ns, each in every if ns and each <= checkpoint_id}
     keep_only(transaction, serde, thread_id, keep)
     transaction.once(
@@ -219,13 +227,12 @@ def cut(transaction: Transaction, serde: SerializerProtocol, thread_id: str, che
 
 def settle(transaction: Transaction, serde: SerializerProtocol, thread_id: str) -> None:
     """Describe a thread anew after its newest checkpoint has changed other than by a step."""
-    rows = transaction.all(sql.LATEST_CHECKPOINT, {"thread_id": thread_id, "ns": ""})
-    if not rows:
+    found = reading.fetch(transaction, serde, Address(thread_id, "", None))
+    if found is None:
         return
-    [(_, _, head_id, _, kind, body, _)] = rows
     values = {
-        "head_id": head_id,
-        "status": status_after(serde.loads_typed((kind, body))),
+        "head_id": found.checkpoint_id,
+        "status": status_after(found.decode().checkpoint),  # of all its values: a question is one as well
         "updated_at": now(),
         "messages": None,
         "indexed_at": None,

@@ -13,6 +13,7 @@ from sqlalchemy import func, select
 from agent.persistence import reading
 from agent.persistence import statements as sql
 from agent.persistence.records import MESSAGES_CHANNEL, Address
+from agent.persistence.serde import StrictSerializer
 from agent.persistence.tables import checkpoints
 from agent.persistence.transactions import Transaction
 from agent.persistence.transcripts import messages_at, messages_of
@@ -123,8 +124,16 @@ def differences(before: State, after: State, *, ids: tuple[str, str]) -> Differe
         added=tuple(message for key, message in new.items() if key not in old),
         removed=tuple(message for key, message in old.items() if key not in new),
         changed=tuple((old[key], new[key]) for key in new if key in old and old[key] != new[key]),
-        values={name: pair for name, pair in values.items() if pair[0] != pair[1]},
+        values={name: pair for name, pair in values.items() if _differ(*pair)},
     )
+
+
+def _differ(one: Any, other: Any) -> bool:
+    try:
+        return bool(one != other)
+    except Exception:  # arrays of NumPy, and what has them in it, give no single answer
+        dump = StrictSerializer().dumps_typed
+        return dump(one) != dump(other)
 
 
 def _identity(message: BaseMessage) -> str:

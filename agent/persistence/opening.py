@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
+import threading
 from collections.abc import Iterable
 from types import TracebackType
 
 from langgraph.checkpoint.serde.base import CipherProtocol, SerializerProtocol
 
 from agent.errors import ConfigurationError
+from agent.persistence.cancelling import taken
 from agent.persistence.database import Database
 from agent.persistence.dialects import Synchronous
 from agent.persistence.encryption import aes_cipher, encrypted
@@ -35,17 +38,10 @@ class OpenCheckpointer:
         self._timeout = timeout
         self._connections = connections
         self._synchronous: Synchronous = synchronous
-        self._open: list[SQLSaver] = []
+        self._open: list[tuple[object, SQLSaver]] = []
 
     def __enter__(self) -> SQLSaver:
-        database = Database(
-            database_url(self._where),
-            timeout=self._timeout,
-            connections=self._connections,
-            synchronous=self._synchronous,
-        )
-        self._open.append(SQLSaver(database, serde=self._serde))
-        return self._open[-1]
+        return self._entered(self._database())
 
     def __exit__(
         self,
@@ -53,10 +49,10 @@ class OpenCheckpointer:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._open.pop().database.close()
+        self._last_of(_entering()).database.close()
 
     async def __aenter__(self) -> SQLSaver:
-        return await asyncio.to_thread(self.__enter__)
+        return self._entered(await taken(self._database, Database.close))
 
     async def __aexit__(
         self,
@@ -64,7 +60,35 @@ class OpenCheckpointer:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        await asyncio.to_thread(self.__exit__, kind, error, traceback)
+        await asyncio.to_thread(self._last_of(_entering()).database.close)
+
+    def _database(self) -> Database:
+        return Database(
+            database_url(self._where),
+            timeout=self._timeout,
+            connections=self._connections,
+            synchronous=self._synchronous,
+        )
+
+    def _entered(self, database: Database) -> SQLSaver:
+        saver = SQLSaver(database, serde=self._serde)
+        self._open.append((_entering(), saver))
+        return saver
+
+    def _last_of(self, owner: object) -> SQLSaver:
+        """What this task or thread has entered last; others may have entered the same object meanwhile."""
+        own = [entry for entry in self._open if entry[0] is owner]
+        last = (own or self._open)[-1]
+        self._open.remove(last)  # not by its place: others leave meanwhile
+        return last[1]
+
+
+def _entering() -> object:
+    """The task that runs here, or else the thread."""
+    try:
+        return asyncio.current_task() or threading.current_thread()
+    except RuntimeError:
+        return threading.current_thread()
 
 
 def open_checkpointer(
@@ -97,12 +121,16 @@ def open_checkpointer(
         A context manager, sync and async, that yields one :class:`~agent.persistence.saver.SQLSaver`.
 
     Raises:
-        ConfigurationError: A key of another length, or both a key and a cipher. On entry: not a path or URL
-            that can be used.
+        ConfigurationError: A key of another length, both a key and a cipher, a number that is none, or a type
+            that is none. On entry: not a path or URL that can be used.
         MissingExtraError: A key is given, and pycryptodome is not installed.
         DatabaseError: On entry: it cannot be opened, or is of a newer version.
     """
-    serde: SerializerProtocol = StrictSerializer(allowed_types=allowed_types)
+    if not _is_number(timeout, least=0):
+        raise ConfigurationError(f"timeout={timeout!r}: give a number of seconds, 0 or more")
+    if not _is_number(connections, least=1) or connections != int(connections):
+        raise ConfigurationError(f"connections={connections!r}: give a whole number, 1 or more")
+    serde: SerializerProtocol = StrictSerializer(allowed_types=_types(allowed_types))
     if encryption_key is not None:
         if cipher is not None:
             raise ConfigurationError("give encryption_key= or cipher=, not both")
@@ -112,3 +140,21 @@ def open_checkpointer(
     return OpenCheckpointer(
         url, serde=serde, timeout=timeout, connections=connections, synchronous=synchronous
     )
+
+
+def _is_number(value: object, *, least: int) -> bool:
+    return (
+        isinstance(value, int | float)
+        and not isinstance(value, bool)
+        and math.isfinite(value)
+        and value >= least
+    )
+
+
+def _types(given: Iterable[AllowedType]) -> list[AllowedType]:
+    types = list(given) if isinstance(given, Iterable) else [given]
+    for one in types:
+        pair = isinstance(one, tuple) and len(one) == 2 and all(isinstance(part, str) for part in one)
+        if not (isinstance(one, type) or pair):
+            raise ConfigurationError(f"allowed_types has {one!r}: give classes, or (module, name) of them")
+    return types

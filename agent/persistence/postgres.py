@@ -100,7 +100,6 @@ def build_engine(url: URL, *, timeout: float, connections: int, json_serializer:
     @event.listens_for(engine, "connect", insert=True)
     def configure(connection: Any, _record: object) -> None:
         _require_what_we_need(connection)
-        connection.prepare_threshold = 1  # a step runs a dozen statements, the same ones every time
         connection.execute("; ".join(settings))
 
     @event.listens_for(engine, "begin")

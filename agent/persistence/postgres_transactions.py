@@ -1,7 +1,7 @@
 """Transactions on PostgreSQL: few round trips, and run again when the server was taken away meanwhile.
 
-Statements whose result nobody has asked for yet travel together (libpq's pipeline mode): storing a checkpoint
-takes three trips to the server in the place of ten.
+Statements whose result nobody has asked for yet travel together (:mod:`agent.persistence.postgres_pipeline`):
+storing a checkpoint takes two trips to the server in the place of ten.
 
 When the connection is lost during a commit, nobody can tell what became of it: the server itself may give the
 number of a transaction that a crash undid to another one. So what we write is made such that doing it again
@@ -20,7 +20,7 @@ from sqlalchemy.sql import ClauseElement
 
 from agent.errors import DatabaseError
 from agent.persistence import postgres
-from agent.persistence.dialects import begin_statement
+from agent.persistence.postgres_pipeline import Asked, Pipeline, Prepared
 from agent.persistence.transactions import Compiler, Parameters, Record, Transaction
 
 T = TypeVar("T")
@@ -29,74 +29,77 @@ _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.02, 0.5
 """Seconds between attempts to reach a server that restarts."""
 
 
+_BEGIN_READING = "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY"
+"""What a read finds has to fit together, though it takes several statements. A write takes the lock of its
+thread with its first statement, and has to see what the one before it has committed."""
+
+
 class PipelinedTransaction(Transaction):
     """A transaction whose statements wait for each other's results only where these are used.
 
     Args:
-        connection: Of psycopg, in pipeline mode.
-        pipeline: Its pipeline.
+        connection: Of psycopg.
+        prepared: The statements that were prepared on it.
         compiler: For PostgreSQL.
         writer: Whether it may write.
     """
 
-    def __init__(self, connection: Any, pipeline: Any, *, compiler: Compiler, writer: bool) -> None:
+    def __init__(self, connection: Any, prepared: Prepared, *, compiler: Compiler, writer: bool) -> None:
         super().__init__(connection, compiler=compiler, dialect="postgresql")
-        self._connection = connection
-        self._pipeline = pipeline
+        self._pipeline = Pipeline(connection, prepared)
         self._single = self._ending = False
-        self._send(begin_statement("postgresql", writer=writer))
+        self._begun = not writer
+        if self._begun:
+            self._pipeline.ask(_BEGIN_READING)
 
     def all(self, statement: ClauseElement, parameters: Parameters) -> list[Record]:
         """The rows of a constant statement."""
-        rows: list[Record] = self._send(*self._compiler.constant(statement, parameters)).fetchall()
-        return rows
+        return self._pipeline.rows(self._ask(statement, parameters))
 
     def together(self, *asked: tuple[ClauseElement, Parameters]) -> list[list[Record]]:
         """The rows of each of several constant statements, in one trip to the server."""
-        cursors = [self._send(*self._compiler.constant(*each)) for each in asked]
-        return [cursor.fetchall() for cursor in cursors]
+        return [self._pipeline.rows(each) for each in [self._ask(*each) for each in asked]]
 
     def first(self, statement: ClauseElement, parameters: Parameters) -> Record | None:
         """The first row of a constant statement."""
-        row: Record | None = self._send(*self._compiler.constant(statement, parameters)).fetchone()
-        return row
+        rows = self.all(statement, parameters)
+        return rows[0] if rows else None
 
     def run(self, statement: ClauseElement, *rows: Parameters) -> None:
         """Run a constant statement for each of these parameters."""
         for row in rows:
-            self._send(*self._compiler.constant(statement, row))
+            self._ask(statement, row)
 
     def changed(self, statement: ClauseElement, parameters: Parameters) -> int:
         """Run a constant statement; the number of rows that it changed."""
-        cursor = self._send(*self._compiler.constant(statement, parameters))
-        self._pipeline.sync()
-        changed: int = cursor.rowcount
-        return changed
+        return self._pipeline.changed(self._ask(statement, parameters))
 
     def once(self, statement: ClauseElement) -> list[Record]:
         """Run a statement that was built for this call; its rows, if it returns any."""
-        cursor = self._send(*self._compiler.once(statement))
-        self._pipeline.sync()
-        rows: list[Record] = cursor.fetchall() if cursor.description else []
-        return rows
+        return self._pipeline.rows(self._pipeline.ask(*self._compiler.once(statement), prepare=False))
 
     def must_not_repeat(self) -> None:
         """Say that running the work twice is not the same as running it once."""
         self._single = True
 
     def commit(self) -> None:
-        """Send the end; what it says is known when the pipeline has ended."""
+        """Commit, and know that it was."""
         self._ending = True
-        self._send("COMMIT")
+        if self._begun:
+            self._pipeline.ask("COMMIT")
+        self._pipeline.end()
+
+    def abandon(self) -> None:
+        """Undo everything."""
+        self._pipeline.abandon()
 
     @property
     def must_stay_single(self) -> bool:
         """Whether it may have been committed, and must not be run again to make sure."""
         return self._ending and self._single
 
-    def _send(self, statement: str, parameters: Parameters | None = None) -> Any:
-        cursor = self._connection.cursor(binary=True)
-        return cursor.execute(statement, parameters)
+    def _ask(self, statement: ClauseElement, parameters: Parameters) -> Asked:
+        return self._pipeline.ask(*self._compiler.constant(statement, parameters))
 
 
 class Transactions:
@@ -131,15 +134,16 @@ class Transactions:
     def _attempt(self, work: Callable[[Transaction], T], *, writer: bool) -> T:
         connection = self._engine.raw_connection()
         driver: Any = connection.driver_connection
+        prepared = connection.info.setdefault("prepared", Prepared())
         transaction: PipelinedTransaction | None = None
         try:
-            with driver.pipeline() as pipeline:
-                transaction = PipelinedTransaction(driver, pipeline, compiler=self._compiler, writer=writer)
-                result = work(transaction)
-                transaction.commit()
+            transaction = PipelinedTransaction(driver, prepared, compiler=self._compiler, writer=writer)
+            result = work(transaction)
+            transaction.commit()
             return result
-        except self._failures as error:
-            if driver.closed and transaction is not None and transaction.must_stay_single:
+        except BaseException as error:
+            _undo(driver, transaction)
+            if isinstance(error, self._failures) and driver.closed and _stays_single(transaction):
                 raise DatabaseError(
                     f"{self._name}: the connection was lost during a commit, so this was done "
                     f"whole or not at all: look, and do it again if it was not ({postgres.explain(error)})"
@@ -148,7 +152,20 @@ class Transactions:
         finally:
             if driver.closed:
                 connection.invalidate()  # there is nothing to roll back on it
-            connection.close()  # back to the pool, which rolls back what was not committed
+            connection.close()  # back to the pool
+
+
+def _undo(driver: Any, transaction: PipelinedTransaction | None) -> None:
+    """Take back what a failed transaction did; a connection that is in doubt is closed, which does so too."""
+    try:
+        if transaction is not None:
+            transaction.abandon()
+    except Exception:
+        driver.close()
+
+
+def _stays_single(transaction: PipelinedTransaction | None) -> bool:
+    return transaction is not None and transaction.must_stay_single
 
 
 class _Patience:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
 from agent.errors import ConfigurationError
+from agent.persistence import given
 
 
 def choose(
@@ -26,15 +27,16 @@ def choose(
         max_bytes: The least recently used, until the rest is not larger.
 
     Raises:
-        ConfigurationError: No condition, or one that nothing can meet.
+        ConfigurationError: No condition, or one that is no number, no time or no age. A wrong one must never
+            count as one that everything meets.
     """
     if older_than is None and keep is None and max_bytes is None:
         raise ConfigurationError(
             "prune what? Give older_than= (an age or a time), keep= (a number) or max_bytes="
         )
     for name, number in (("keep", keep), ("max_bytes", max_bytes)):
-        if number is not None and number < 0:
-            raise ConfigurationError(f"prune {name}={number}: give 0 or more")
+        if number is not None:
+            given.number(f"prune {name}", number)
     before = None if older_than is None else _moment(older_than)
     beyond = set() if max_bytes is None else _too_much(used, sizes or {}, max_bytes)
     return [
@@ -59,9 +61,19 @@ def _too_much(used: Sequence[tuple[str, str]], sizes: Mapping[str, int], most: i
 
 def _moment(given: str | datetime | timedelta) -> str:
     """A time as it is stored, so that text order is time order."""
-    if isinstance(given, timedelta):
-        given = datetime.now(UTC) - given
-    if isinstance(given, datetime):
-        aware = given if given.tzinfo else given.astimezone()
-        return aware.astimezone(UTC).isoformat(timespec="microseconds")
-    return given
+    try:
+        if isinstance(given, timedelta):
+            if given < timedelta(0):
+                raise ValueError("an age is not negative")
+            given = datetime.now(UTC) - given
+        elif isinstance(given, str):
+            told = datetime.fromisoformat(given)
+            given = told if told.tzinfo else told.replace(tzinfo=UTC)
+        if not isinstance(given, datetime):
+            raise TypeError("it is neither an age nor a time")
+        return given.astimezone(UTC).isoformat(timespec="microseconds")
+    except (OverflowError, TypeError, ValueError) as error:
+        raise ConfigurationError(
+            f"prune older_than={given!r}: give a timedelta, a datetime, or a time in ISO 8601 such as "
+            f"'2026-01-31' ({error})"
+        ) from error

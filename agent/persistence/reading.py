@@ -6,7 +6,7 @@ Rows are fetched inside the transaction and decoded after it, so that a long dec
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,13 +21,16 @@ from agent.persistence.lists import LIST, Manifest
 from agent.persistence.records import Address, join, stored_versions
 from agent.persistence.transactions import Record, Transaction
 
+ChannelVersion = tuple[str, str, str, str]
+"""Thread, namespace, channel, version."""
+
 
 @dataclass(frozen=True)
 class Values:
     """The stored values that some checkpoints refer to, decoded at most once each."""
 
     serde: SerializerProtocol
-    channels: Mapping[tuple[str, str, str, str], Encoded]
+    channels: Mapping[ChannelVersion, Encoded]
     items: Mapping[ChannelKey, Elements]
     _elements: dict[ChannelKey, Decoded] = field(default_factory=dict)
 
@@ -127,24 +130,37 @@ def _complete(
 
 
 def fetch_values(
-    transaction: Transaction, serde: SerializerProtocol, wanted: Iterable[tuple[str, str, str, str]]
+    transaction: Transaction, serde: SerializerProtocol, wanted: Iterable[ChannelVersion]
 ) -> Values:
     """Fetch stored values by thread, namespace, channel and version, with the elements of lists."""
     wanted = set(wanted)
-    channels: dict[tuple[str, str, str, str], Encoded] = {}
-    if wanted:
-        names = ("thread_ids", "namespaces", "names", "versions")
-        parameters = dict(zip(names, ([*set(column)] for column in zip(*wanted, strict=True)), strict=True))
-        for thread_id, ns, channel, version, kind, data in transaction.all(sql.CHANNELS, parameters):
-            if (thread_id, ns, channel, version) in wanted:
-                channels[thread_id, ns, channel, version] = (kind, data)
+    rows = transaction.all(sql.CHANNELS, of_channels(wanted)) if wanted else []
+    return values_from(transaction, serde, rows, wanted=wanted)
+
+
+def of_channels(wanted: Collection[ChannelVersion]) -> dict[str, list[str]]:
+    """The parameters of the query for these values, which must not be none at all."""
+    names = ("thread_ids", "namespaces", "names", "versions")
+    return dict(zip(names, ([*set(column)] for column in zip(*wanted, strict=True)), strict=True))
+
+
+def values_from(
+    transaction: Transaction,
+    serde: SerializerProtocol,
+    rows: Sequence[Record],
+    *,
+    wanted: Collection[ChannelVersion],
+) -> Values:
+    """The values that are wanted, from the rows that the query found, with the elements of lists."""
+    found = {(*key,): (kind, data) for *key, kind, data in rows}
+    channels = {key: found[key] for key in wanted if key in found}
     return Values(serde=serde, channels=channels, items=_items(transaction, serde, channels))
 
 
 def _items(
     transaction: Transaction,
     serde: SerializerProtocol,
-    channels: Mapping[tuple[str, str, str, str], Encoded],
+    channels: Mapping[ChannelVersion, Encoded],
 ) -> Mapping[ChannelKey, Elements]:
     keys: set[ChannelKey] = set()
     manifests = []

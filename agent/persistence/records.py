@@ -12,6 +12,8 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import Checkpoint, get_checkpoint_id
 from langgraph.checkpoint.serde.types import TASKS, _DeltaSnapshot
 
+from agent.errors import ConfigurationError
+
 MESSAGES_CHANNEL: Final = "messages"
 TITLE_LENGTH: Final = 80
 _INLINE_TEXT: Final = 64
@@ -29,8 +31,12 @@ class Address:
 
     @classmethod
     def of(cls, config: RunnableConfig) -> Address:
-        """Read it from ``configurable``."""
-        configurable = config["configurable"]
+        """Read it from ``configurable``.
+
+        Raises:
+            ConfigurationError: It does not say which thread.
+        """
+        configurable = configurable_of(config)
         return cls(
             thread_id=str(configurable["thread_id"]),
             ns=configurable.get("checkpoint_ns") or "",
@@ -50,6 +56,23 @@ class Address:
     def key(self) -> dict[str, str]:
         """Thread and namespace as statement parameters."""
         return {"thread_id": self.thread_id, "ns": self.ns}
+
+
+def configurable_of(config: RunnableConfig) -> Mapping[str, Any]:
+    """What a config says of a conversation.
+
+    Raises:
+        ConfigurationError: It does not say which.
+    """
+    try:
+        configurable = config["configurable"]
+        if configurable["thread_id"] is not None:
+            return configurable
+    except (KeyError, TypeError):
+        pass
+    raise ConfigurationError(
+        f"this config names no conversation: {config!r}; give {{'configurable': {{'thread_id': …}}}}"
+    )
 
 
 def now() -> str:
@@ -116,9 +139,14 @@ def title_of(messages: Any) -> str | None:
     """The first question, shortened to one line."""
     for message in messages if isinstance(messages, list | tuple) else [messages]:
         if isinstance(message, HumanMessage):
-            line = " ".join(str(message.text).replace("\0", " ").split())  # PostgreSQL's texts have no NUL
+            line = " ".join(storable(str(message.text)).split())
             return line if len(line) <= TITLE_LENGTH else line[: TITLE_LENGTH - 1].rstrip() + "…"
     return None
+
+
+def storable(text: str) -> str:
+    """A text as both databases take it: PostgreSQL has no NUL, neither has half of a surrogate pair."""
+    return text.replace("\0", " ").encode(errors="replace").decode()
 
 
 def messages_added(value: Any) -> int | None:

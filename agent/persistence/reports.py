@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from langchain_core.messages import BaseMessage
 
-from agent.persistence.listing import Conversation
+from agent.persistence.overview import Conversation
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ from agent.persistence.database import Database
 from agent.persistence.dialects import metadata_matches
 from agent.persistence.heads import Heads
 from agent.persistence.journal import ToolJournal
-from agent.persistence.records import Address
+from agent.persistence.records import Address, configurable_of
 from agent.persistence.tables import checkpoints
 from agent.persistence.turns import Turn, claim
 from agent.persistence.writing import CheckpointWriter
@@ -188,6 +188,7 @@ class SQLSaver(BaseCheckpointSaver[str]):
 
         Raises:
             ConflictError: On entry: another run still holds it.
+            DatabaseError: On entry: it cannot be claimed, for example beside a file that can only be read.
         """
         return claim(self.database, str(thread_id), timeout=timeout)
 
@@ -292,7 +293,7 @@ class SQLSaver(BaseCheckpointSaver[str]):
     ) -> Sequence[ColumnElement[bool]]:
         conditions: list[ColumnElement[bool]] = []
         if config is not None:
-            configurable = config["configurable"]
+            configurable = configurable_of(config)
             conditions.append(checkpoints.c.thread_id == str(configurable["thread_id"]))
             if (ns := configurable.get("checkpoint_ns")) is not None:
                 conditions.append(checkpoints.c.ns == ns)

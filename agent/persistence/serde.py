@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from itertools import islice
+from types import FunctionType
 from typing import Any, Final
 
 import ormsgpack
@@ -22,10 +23,11 @@ from langchain_core.messages import (
     SystemMessage,
     ToolMessage,
 )
-from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer, _msgpack_default, _option
+from langgraph.checkpoint.serde import jsonplus
+from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from pydantic import BaseModel
 
-from agent.errors import DatabaseError
+from agent.errors import DatabaseError, PersistenceError
 
 AllowedType = type | tuple[str, str]
 
@@ -45,6 +47,9 @@ _SHAPES: Final = {tag: (cls, list(cls.model_fields), set(cls.model_fields)) for 
 """Class, and names of its fields: as they are usually written, and in any order."""
 _KNOWN: Final = frozenset({"null", "bytes", "bytearray", "msgpack", MESSAGE, MESSAGES})
 
+_INTEGER: Final = ("builtins", "int")
+"""How a whole number above 64 bits is made again: of its digits."""
+
 _ARRAY, _NIL = b"\xdd", b"\xc0"
 """In msgpack: what an array begins with, before its length in four bytes; and nothing."""
 
@@ -58,15 +63,21 @@ class StrictSerializer(JsonPlusSerializer):
     """
 
     def __init__(self, *, allowed_types: Iterable[AllowedType] = ()) -> None:
-        super().__init__(pickle_fallback=False, allowed_msgpack_modules=tuple(allowed_types) or None)
+        super().__init__(pickle_fallback=False, allowed_msgpack_modules=(_INTEGER, *allowed_types))
 
     def dumps_typed(self, obj: Any) -> tuple[str, bytes]:
-        """Serialize, with a short form for messages and for lists of them."""
+        """Serialize, with a short form for messages and for lists of them.
+
+        Raises:
+            PersistenceError: There is something in it that cannot be stored.
+        """
         if _is_plain_message(obj):
             return MESSAGE, _pack(_fields(obj))
         if type(obj) is list and obj and all(map(_is_plain_message, obj)):
             return MESSAGES, _pack([_fields(message) for message in obj])
-        return super().dumps_typed(obj)
+        if obj is None or isinstance(obj, bytes | bytearray):
+            return super().dumps_typed(obj)
+        return "msgpack", _pack(obj)
 
     def loads_typed(self, data: tuple[str, bytes]) -> Any:
         """Deserialize.
@@ -164,7 +175,27 @@ def _fields(message: BaseMessage) -> tuple[str, dict[str, Any]]:
 
 
 def _pack(value: Any) -> bytes:
-    return ormsgpack.packb(value, default=_msgpack_default, option=_option)
+    try:
+        return ormsgpack.packb(value, default=_default, option=_OPTION)
+    except (TypeError, ValueError) as error:  # the first is ormsgpack's own
+        raise PersistenceError(
+            f"a value of type {type(value).__name__} cannot be stored: {error}. Keep plain data, messages, "
+            "dataclasses or Pydantic models in the state of a graph"
+        ) from error
+
+
+def _default(value: Any) -> Any:
+    """What msgpack itself does not know: whole numbers above 64 bits, which models write, and objects."""
+    if type(value) is int:
+        return ormsgpack.Ext(jsonplus.EXT_CONSTRUCTOR_SINGLE_ARG, _pack((*_INTEGER, str(value))))
+    return _langgraph_default(value)
+
+
+_OPTION: Final = jsonplus._option | ormsgpack.OPT_PASSTHROUGH_BIG_INT
+# LangGraph's function, but for the one that it packs with what is inside of an object.
+_langgraph_default: Final = FunctionType(
+    jsonplus._msgpack_default.__code__, {**vars(jsonplus), "_msgpack_enc": _pack}
+)
 
 
 def _messages(pairs: Iterable[tuple[str, dict[str, Any]]]) -> list[BaseMessage]:

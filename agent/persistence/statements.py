@@ -16,7 +16,6 @@ from sqlalchemy import (
     literal,
     select,
     tuple_,
-    update,
 )
 from sqlalchemy.sql import Select
 
@@ -109,6 +108,9 @@ ITEMS = select(
     items.c.channel.in_(bindparam("names", expanding=True)),
     items.c.seq.between(bindparam("first"), bindparam("last")),
 )
+HOLD = select(threads.c.thread_id).where(_of_thread(threads)).with_for_update()
+"""Lets nobody else write steps of a thread until the transaction ends; finds nothing if it was deleted. In
+PostgreSQL each further statement then sees the same steps; SQLite has one writer anyway."""
 _write = select(
     writes.c.thread_id,
     writes.c.ns,
@@ -199,21 +201,40 @@ ANCESTORS = _ancestors()
 """A checkpoint and its ancestors, nearest first, at most ``depth`` steps up the parent chain."""
 
 
+def _messages_added() -> ColumnElement[int]:
+    """How many messages a checkpoint adds that does not hold them: those written under its parent."""
+    stored = exists().where(
+        checkpoints.c.thread_id == bindparam("of"),
+        checkpoints.c.ns == "",
+        checkpoints.c.checkpoint_id == bindparam("checkpoint_id"),
+    )
+    # One write that can do more than add makes the sum, and so the count, unknown.
+    unknown = func.count() > func.count(writes.c.messages)
+    added = select(case((unknown, None), else_=func.coalesce(func.sum(writes.c.messages), 0))).where(
+        writes.c.thread_id == bindparam("of"),
+        writes.c.ns == "",
+        writes.c.checkpoint_id == bindparam("parent_id"),
+        writes.c.channel == "messages",
+    )
+    return case((stored, 0), else_=added.scalar_subquery())  # stored again, a checkpoint adds nothing
+
+
 class Inserts:
     """The statements that need ``ON CONFLICT``, for one dialect."""
 
     def __init__(self, dialect: str) -> None:
         touch = insert(dialect, threads)
-        self.thread = touch.on_conflict_do_update(
-            index_elements=["thread_id"],
-            set_={
-                "updated_at": touch.excluded.updated_at,
-                "head_id": func.coalesce(touch.excluded.head_id, threads.c.head_id),
-                "messages": func.coalesce(touch.excluded.messages, threads.c.messages),
-                "title": func.coalesce(threads.c.title, touch.excluded.title),
-                "status": case((touch.excluded.status == "", threads.c.status), else_=touch.excluded.status),
-            },
-        )
+        changes = {
+            "updated_at": touch.excluded.updated_at,
+            "head_id": func.coalesce(touch.excluded.head_id, threads.c.head_id),
+            "messages": func.coalesce(touch.excluded.messages, threads.c.messages),
+            "title": func.coalesce(threads.c.title, touch.excluded.title),
+            "status": case((touch.excluded.status == "", threads.c.status), else_=touch.excluded.status),
+        }
+        self.thread = touch.on_conflict_do_update(index_elements=["thread_id"], set_=changes)
+        adding = {**changes, "messages": threads.c.messages + _messages_added()}
+        self.thread_adding = touch.on_conflict_do_update(index_elements=["thread_id"], set_=adding)
+        """With ``of`` (the thread again), ``checkpoint_id`` and ``parent_id`` of what is stored."""
         put = insert(dialect, checkpoints)
         self.checkpoint = put.on_conflict_do_update(
             index_elements=["thread_id", "ns", "checkpoint_id"],
@@ -229,34 +250,3 @@ class Inserts:
                 name: again.excluded[name] for name in ("task_path", "channel", "type", "value", "messages")
             },
         )
-
-
-ADD_MESSAGES = (
-    update(threads)
-    .where(
-        threads.c.thread_id == bindparam("of"),
-        # Stored again, a checkpoint adds nothing.
-        ~exists().where(
-            checkpoints.c.thread_id == bindparam("of"),
-            checkpoints.c.ns == "",
-            checkpoints.c.checkpoint_id == bindparam("checkpoint_id"),
-        ),
-    )
-    .values(
-        messages=threads.c.messages
-        + select(
-            # One write that can do more than add makes the sum, and so the count, unknown.
-            case(
-                (func.count() > func.count(writes.c.messages), None),
-                else_=func.coalesce(func.sum(writes.c.messages), 0),
-            )
-        )
-        .where(
-            writes.c.thread_id == bindparam("of"),
-            writes.c.ns == "",
-            writes.c.checkpoint_id == bindparam("parent_id"),
-            writes.c.channel == "messages",
-        )
-        .scalar_subquery()
-    )
-)

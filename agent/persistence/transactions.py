@@ -52,7 +52,9 @@ class Compiler:
     def _prepare(
         self, statement: ClauseElement, parameters: Parameters, *, expand: bool
     ) -> tuple[ClauseElement, str, Parameters]:
-        columns = list(parameters) if isinstance(statement, Insert) else None
+        columns = None
+        if isinstance(statement, Insert):  # which may need parameters besides
+            columns = [name for name in parameters if name in statement.table.columns]
         compiled = statement.compile(dialect=self._dialect, column_keys=columns)
         assert isinstance(compiled, SQLCompiler)
         text = compiled.construct_expanded_state(dict(parameters)).statement if expand else str(compiled)

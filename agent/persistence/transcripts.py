@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -13,12 +14,15 @@ from langgraph.checkpoint.serde.base import SerializerProtocol
 from langgraph.checkpoint.serde.types import _DeltaSnapshot
 from sqlalchemy import delete, or_, select, update
 
-from agent.errors import ConflictError
+from agent.errors import ConflictError, DatabaseError
 from agent.persistence import history, reading
+from agent.persistence import statements as sql
 from agent.persistence.database import Database
-from agent.persistence.records import MESSAGES_CHANNEL, Address
+from agent.persistence.records import MESSAGES_CHANNEL, Address, storable
 from agent.persistence.tables import message_texts, threads
 from agent.persistence.transactions import Transaction
+
+logger = logging.getLogger(__name__)
 
 _INSERT_TEXT = message_texts.insert()
 
@@ -32,6 +36,22 @@ def messages_at(
     """The id of a checkpoint (the newest, if the address names none) and the messages there."""
     fetched = reading.fetch(transaction, serde, address)
     return None if fetched is None else (fetched.checkpoint_id, messages_of(transaction, serde, fetched))
+
+
+def messages_now(
+    transaction: Transaction, serde: SerializerProtocol, thread_id: str, *, doing: str
+) -> list[BaseMessage] | None:
+    """The messages of a conversation as it is now.
+
+    One that is damaged, or encrypted with another key, must not stand in the way of the others: there is a
+    warning, in which ``doing`` says what it cannot be, and ``None``.
+    """
+    try:
+        found = messages_at(transaction, serde, Address(thread_id, "", None))
+    except DatabaseError as error:
+        logger.warning("conversation %r cannot be %s: %s", thread_id, doing, error)
+        return None
+    return found[1] if found else []
 
 
 def messages_of(
@@ -101,8 +121,10 @@ def index_messages(database: Database, serde: SerializerProtocol) -> None:
 
 
 def _index(transaction: Transaction, *, serde: SerializerProtocol, thread_id: str, changed_at: str) -> None:
-    found = messages_at(transaction, serde, Address(thread_id, "", None))
-    texts = [(message.type, str(message.text).replace("\0", " ")) for message in (found[1] if found else ())]
+    if transaction.value(sql.HOLD, {"thread_id": thread_id}) is None:
+        return  # deleted since the list was read
+    messages = messages_now(transaction, serde, thread_id, doing="searched") or []
+    texts = [(message.type, storable(str(message.text))) for message in messages]
     transaction.once(delete(message_texts).where(message_texts.c.thread_id == thread_id))
     rows = [
         {"thread_id": thread_id, "position": position, "role": role, "text": text}

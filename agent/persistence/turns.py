@@ -19,7 +19,9 @@ from collections.abc import Callable, Iterator
 from typing import Protocol
 from weakref import WeakKeyDictionary
 
-from agent.errors import ConflictError
+from agent.errors import ConflictError, DatabaseError
+from agent.persistence import postgres
+from agent.persistence.cancelling import taken
 from agent.persistence.database import Database
 
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.01, 0.2
@@ -33,7 +35,11 @@ class Lock(Protocol):
     """A lock that can be tried."""
 
     def acquire(self) -> bool:
-        """Take it, if nobody has it."""
+        """Take it, if nobody has it.
+
+        Raises:
+            DatabaseError: It cannot be asked for.
+        """
 
     def release(self) -> None:
         """Give it back."""
@@ -65,13 +71,18 @@ class Turn:
 
     async def __aenter__(self) -> None:
         for pause in self._pauses():
-            if await asyncio.to_thread(self._lock.acquire):
+            if await taken(self._lock.acquire, self._give_back):
                 return
             await asyncio.sleep(pause)
         raise self._conflict()
 
     async def __aexit__(self, *_: object) -> None:
-        await asyncio.to_thread(self._lock.release)
+        # Whoever waits for it may be cancelled; the release must not be.
+        await asyncio.shield(asyncio.get_running_loop().run_in_executor(None, self._lock.release))
+
+    def _give_back(self, got: bool) -> None:
+        if got:
+            self._lock.release()
 
     def _pauses(self) -> Iterator[float]:
         until = time.monotonic() + self._timeout
@@ -103,7 +114,10 @@ def claim(database: Database, thread_id: str, *, timeout: float) -> Turn:
 
 def _number(thread_id: str) -> int:
     """A number from 0 to 2**62: two conversations that share one only wait for each other."""
-    return int.from_bytes(hashlib.blake2b(thread_id.encode(), digest_size=8).digest(), "big") >> 2
+    return (
+        int.from_bytes(hashlib.blake2b(thread_id.encode(errors="replace"), digest_size=8).digest(), "big")
+        >> 2
+    )
 
 
 class _InMemory:
@@ -127,12 +141,20 @@ class _ByteLock:
         self._file: int | None = None
 
     def acquire(self) -> bool:
-        file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            fcntl.fcntl(file, fcntl.F_OFD_SETLK, self._request)
+            file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                fcntl.fcntl(file, fcntl.F_OFD_SETLK, self._request)
+            except OSError:
+                os.close(file)
+                raise
         except BlockingIOError:
-            os.close(file)
             return False
+        except OSError as error:
+            raise DatabaseError(
+                f"no conversation can be claimed: {self._path} cannot be locked: {error.strerror or error}. "
+                "Check who owns it and its directory"
+            ) from error
         self._file = file
         return True
 
@@ -152,12 +174,16 @@ class _AdvisoryLock:
 
     def acquire(self) -> bool:
         connection = self._database.own_connection()
-        answer = connection.execute("SELECT pg_try_advisory_lock(%s)", (self._number,)).fetchone()
-        locked = bool(answer[0])
-        if locked:
-            self._close = connection.close
-        else:
-            connection.close()
+        locked = False
+        try:
+            answer = connection.execute("SELECT pg_try_advisory_lock(%s)", (self._number,)).fetchone()
+            locked = bool(answer[0])
+        except connection.Error as error:
+            raise DatabaseError(f"no conversation can be claimed: {postgres.explain(error)}") from error
+        finally:
+            if not locked:
+                connection.close()
+        self._close = connection.close
         return locked
 
     def release(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from langchain_core.runnables import RunnableConfig
@@ -15,10 +15,11 @@ from langgraph.checkpoint.base import (
 )
 from langgraph.checkpoint.serde.base import SerializerProtocol
 
-from agent.errors import ConflictError
+from agent.errors import ConfigurationError, ConflictError
 from agent.persistence import lists
 from agent.persistence import statements as sql
 from agent.persistence.dialects import to_json
+from agent.persistence.elements import Encoded
 from agent.persistence.heads import Heads
 from agent.persistence.records import (
     MESSAGES_CHANNEL,
@@ -28,10 +29,12 @@ from agent.persistence.records import (
     now,
     split,
     status_after,
+    storable,
 )
-from agent.persistence.transactions import Transaction
+from agent.persistence.transactions import Record, Transaction
 
 Work = Callable[[Transaction], None]
+_Value = lists.EncodedList | Encoded
 
 
 class CheckpointWriter:
@@ -70,21 +73,25 @@ class CheckpointWriter:
             "run_id": described.get("run_id"),
             "type": kind,
             "body": data,
-            "metadata": to_json(described),
+            "metadata": storable(to_json(described)),
         }
         values = checkpoint["channel_values"]
-        encoded = {name: self._encode(address, name, values[name]) for name in new_versions if name in stored}
-        delta = MESSAGES_CHANNEL in new_versions and MESSAGES_CHANNEL not in values
+        keys = {name: {**address.key(), "channel": name} for name in new_versions if name in stored}
+        encoded = {name: self._encode(key, values[name]) for name, key in keys.items()}
+        asked = [
+            (sql.LIST_STATE, keys[name])
+            for name, value in encoded.items()
+            if isinstance(value, lists.EncodedList)
+        ]
+        adds = MESSAGES_CHANNEL in new_versions and MESSAGES_CHANNEL not in values and not address.ns
 
         def work(transaction: Transaction) -> None:
-            self._touch(transaction, address, checkpoint)
+            self._touch(transaction, address, checkpoint, adds=adds)
+            [(newest,)], *states = transaction.together((sql.LATEST_ID, address.key()), *asked)
             # A subgraph is driven by the run of the root, which is checked; it may start over in a replay.
             if not address.ns and metadata.get("source") != "fork":
-                self._refuse_silent_fork(transaction, address, checkpoint["id"])
-            self._store_values(transaction, address, encoded, versions=stored)
-            if delta and not address.ns:
-                step = {"parent_id": address.checkpoint_id, "checkpoint_id": checkpoint["id"]}
-                transaction.run(sql.ADD_MESSAGES, {"of": address.thread_id, **step})
+                self._refuse_silent_fork(transaction, address, checkpoint["id"], newest=newest)
+            self._store_values(transaction, encoded, keys=keys, states=iter(states), versions=stored)
             transaction.run(self._inserts.checkpoint, row)
 
         return work
@@ -94,6 +101,8 @@ class CheckpointWriter:
     ) -> Work:
         """The work of storing what one task has written."""
         address = Address.of(config)
+        if address.checkpoint_id is None:
+            raise ConfigurationError(f"writes belong to a checkpoint, and this config names none: {config!r}")
         plain: list[dict[str, Any]] = []
         special: list[dict[str, Any]] = []
         for position, (channel, value) in enumerate(writes):
@@ -117,7 +126,9 @@ class CheckpointWriter:
 
         return work
 
-    def _touch(self, transaction: Transaction, address: Address, checkpoint: Checkpoint) -> None:
+    def _touch(
+        self, transaction: Transaction, address: Address, checkpoint: Checkpoint, *, adds: bool
+    ) -> None:
         """Note the change in the list of threads; on PostgreSQL this also lines up writers of one thread."""
         count, title, status = None, None, ""
         if not address.ns:
@@ -125,25 +136,28 @@ class CheckpointWriter:
             count, title = count_and_title(checkpoint)
             title = title if self._titles else None
         time = now()
-        transaction.run(
-            self._inserts.thread,
-            {
-                "thread_id": address.thread_id,
-                "title": title,
-                "created_at": time,
-                "updated_at": time,
-                "messages": count,
-                "head_id": None if address.ns else checkpoint["id"],
-                "status": status,
-            },
-        )
+        row = {
+            "thread_id": address.thread_id,
+            "title": title,
+            "created_at": time,
+            "updated_at": time,
+            "messages": count,
+            "head_id": None if address.ns else checkpoint["id"],
+            "status": status,
+        }
+        if adds:
+            step = {"parent_id": address.checkpoint_id, "checkpoint_id": checkpoint["id"]}
+            transaction.run(self._inserts.thread_adding, {**row, "of": address.thread_id, **step})
+        else:
+            transaction.run(self._inserts.thread, row)
 
-    def _refuse_silent_fork(self, transaction: Transaction, address: Address, checkpoint_id: str) -> None:
+    def _refuse_silent_fork(
+        self, transaction: Transaction, address: Address, checkpoint_id: str, *, newest: str | None
+    ) -> None:
         parent = address.checkpoint_id
-        if not self._heads.followed(address.thread_id, address.ns, parent):
-            return
-        newest = transaction.value(sql.LATEST_ID, address.key())
         if newest in (None, parent, checkpoint_id):
+            return
+        if not self._heads.followed(address.thread_id, address.ns, parent):
             return
         sibling = {**address.key(), "parent_id": parent, "checkpoint_id": checkpoint_id}
         if transaction.value(sql.SIBLINGS, sibling) is None:
@@ -154,23 +168,28 @@ class CheckpointWriter:
             f"{parent or '-'} in the config to fork on purpose"
         )
 
-    def _encode(self, address: Address, channel: str, value: Any) -> lists.EncodedList | tuple[str, bytes]:
-        known = self._lengths.of({**address.key(), "channel": channel})
+    def _encode(self, key: Mapping[str, str], value: Any) -> _Value:
+        known = self._lengths.of(key)
         return lists.encode(self._serde, value, known=known) or self._serde.dumps_typed(value)
 
     def _store_values(
         self,
         transaction: Transaction,
-        address: Address,
-        encoded: Mapping[str, lists.EncodedList | tuple[str, bytes]],
+        encoded: Mapping[str, _Value],
         *,
+        keys: Mapping[str, dict[str, str]],
+        states: Iterator[Sequence[Record]],
         versions: Mapping[str, str],
     ) -> None:
         rows = []
         for name, value in encoded.items():
-            key = {**address.key(), "channel": name}
+            key = keys[name]
             if isinstance(value, lists.EncodedList):
-                kind, data = lists.LIST, lists.store(transaction, self._serde, value, key=key).dump()
+                [state] = next(states)
+                kind, data = (
+                    lists.LIST,
+                    lists.store(transaction, self._serde, value, key=key, state=state).dump(),
+                )
                 self._lengths.remember(key, len(value.elements))
             else:
                 kind, data = value

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr, ValidationError
 
+from agent.chat.characters import whole
 from agent.chat.life import HoldsEngine
 from agent.chat.opening import EngineChoice, explain, given_names, refuse_unknown, remote_arguments
 from agent.chat.session import Session
 from agent.engines.base import EngineInfo, PoolingEngine, PoolingRoute, Request, Response, StageCallback
-from agent.engines.loop import EngineLoop, together
-from agent.errors import AgentError, ConfigurationError, RequestError
+from agent.engines.loop import together
+from agent.errors import ConfigurationError, EngineError, RequestError
 from agent.pooling.limits import too_long
 
 T = TypeVar("T")
@@ -102,7 +104,7 @@ class PoolingModel(HoldsEngine, BaseModel):
             super().__init__(**arguments)
         except ValidationError as error:
             raise ConfigurationError(explain(error, f"{type(self).__name__} cannot be built")) from error
-        self._session = Session(self._opener(), "text")
+        self._session = Session(self._opener(), "text", given=self.engine is not None)
 
     def _opener(self) -> Callable[[], Any]:
         if (
@@ -132,18 +134,14 @@ class PoolingModel(HoldsEngine, BaseModel):
     # -- calls ----------------------------------------------------------------------------------------------
 
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
-        return self._loop(work).run(work)
+        with _closed_on_failure(work):
+            loop = self._session.loop
+        return loop.run(work)
 
     async def _arun(self, work: Coroutine[Any, Any, T]) -> T:
-        # Opening an engine reads files, and fetches a model that is missing: not on the caller's loop.
-        return await (await asyncio.to_thread(self._loop, work)).arun(work)
-
-    def _loop(self, work: Coroutine[Any, Any, Any]) -> EngineLoop:
-        try:
-            return self._session.loop
-        except AgentError:  # it is closed, or there is no such model
-            work.close()
-            raise
+        with _closed_on_failure(work):
+            loop = await self._session.loop_from_afar()
+        return await loop.arun(work)
 
     async def _started(self) -> tuple[PoolingEngine, EngineInfo]:
         engine, info = await self._session.started()
@@ -176,7 +174,10 @@ class PoolingModel(HoldsEngine, BaseModel):
     ) -> list[Any]:
         """Make one request (see :meth:`_ask`), and return what it says of each text, in their order."""
         answer = await self._ask(route, request, texts, first)
-        return sorted(answer["data"], key=lambda item: item["index"])
+        items = answer["results" if route == "rerank" else "data"]
+        if texts and len(items) != len(texts):
+            raise EngineError(f"the engine answered {len(items)} of {len(texts)} texts; see the server's log")
+        return sorted(items, key=lambda item: item["index"])
 
     async def _batched(
         self, texts: Sequence[str], ask: Callable[[Sequence[str], int], Coroutine[Any, Any, list[T]]]
@@ -185,7 +186,7 @@ class PoolingModel(HoldsEngine, BaseModel):
 
         The first failure ends the others.
         """
-        _check_texts(texts, type(self).__name__)
+        texts = _checked(texts, type(self).__name__)
         places = asyncio.Semaphore(_IN_FLIGHT)
 
         async def one(first: int) -> list[T]:
@@ -196,7 +197,19 @@ class PoolingModel(HoldsEngine, BaseModel):
         return [answer for answers in answered for answer in answers]
 
 
-def _check_texts(texts: Sequence[Any], name: str) -> None:
+@contextmanager
+def _closed_on_failure(work: Coroutine[Any, Any, Any]) -> Iterator[None]:
+    """Close work that is not begun: the model is closed, there is no such model, or the caller has gone."""
+    try:
+        yield
+    except BaseException:
+        work.close()
+        raise
+
+
+def _checked(texts: Sequence[Any], name: str) -> list[str]:
+    """Return the texts with characters that a tokenizer takes."""
     for number, text in enumerate(texts):
         if not isinstance(text, str):
             raise ConfigurationError(f"{name} takes texts, and number {number} is {text!r:.100}")
+    return [whole(text) for text in texts]

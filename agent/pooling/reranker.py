@@ -12,6 +12,7 @@ from langchain_core.callbacks import Callbacks
 from langchain_core.documents import BaseDocumentCompressor, Document
 from pydantic import Field
 
+from agent.chat.characters import whole
 from agent.errors import ModelNotFoundError
 from agent.pooling.embeddings import embedder
 from agent.pooling.model import PoolingModel
@@ -87,16 +88,13 @@ class VLLMReranker(PoolingModel, BaseDocumentCompressor):
 
     async def _ranked(self, query: str, texts: Sequence[str], first: int) -> list[float]:
         plain = await self._as_data()
-        request: dict[str, Any] = {"query": plain(query), "documents": [plain(text) for text in texts]}
+        request: dict[str, Any] = {"query": plain(whole(query)), "documents": [plain(text) for text in texts]}
         if self.instruction is not None:
             request["instruction"] = self.instruction
         if not self.probabilities:
             request["use_activation"] = False
         pairs = [f"{query} {text}" for text in texts]
-        scores = [0.0] * len(texts)
-        for result in (await self._ask("rerank", request, pairs, first))["results"]:
-            scores[result["index"]] = float(result["relevance_score"])
-        return scores
+        return [float(item["relevance_score"]) for item in await self._items("rerank", request, pairs, first)]
 
     async def _as_data(self) -> Callable[[str], str]:
         """Return what breaks control tokens: in a template's turns, no document may speak for the model."""

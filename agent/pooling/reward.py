@@ -10,6 +10,7 @@ from typing import Any
 from langchain_core.messages import BaseMessage, convert_to_messages
 from pydantic import PrivateAttr
 
+from agent.chat.characters import whole
 from agent.chat.requests import wire_messages
 from agent.engines.loop import together
 from agent.errors import ConfigurationError, RequestError, UnsupportedTaskError
@@ -52,7 +53,7 @@ class VLLMRewardModel(PoolingRunnable[Reward]):
         async def one(number: int, given: Any) -> Reward:
             async with places:
                 if isinstance(given, str):
-                    return (await self._texts([given], number))[0]
+                    return (await self._texts([whole(given)], number))[0]
                 return (await self._rewards({"messages": await self._messages(given)}, (), number))[0]
 
         return await together([one(number, given) for number, given in enumerate(inputs)])
@@ -63,7 +64,7 @@ class VLLMRewardModel(PoolingRunnable[Reward]):
     async def _messages(self, given: Any) -> list[dict[str, Any]]:
         try:
             messages: list[BaseMessage] = convert_to_messages(given)
-        except (ValueError, TypeError, NotImplementedError) as error:
+        except Exception as error:  # LangChain raises many kinds over what is no message
             raise ConfigurationError(
                 f"a reward is for a text or a list of messages, not {given!r:.100}"
             ) from error

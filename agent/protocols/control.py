@@ -134,6 +134,8 @@ class ControlText:
     def plain_request(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Return a chat request in whose content no text can become a control token."""
         plain = dict(request)
+        if not self._texts:  # what a whole conversation would be walked for
+            return plain
         plain["messages"] = [self._message(message) for message in request["messages"]]
         for name in ("tools", "documents", "chat_template_kwargs"):
             if request.get(name):
@@ -141,11 +143,13 @@ class ControlText:
         return plain
 
     def _message(self, message: Mapping[str, Any]) -> dict[str, Any]:
-        plain = {name: self._deep(value) for name, value in message.items() if name != "content"}
+        calls = message.get("tool_calls")
+        apart = ("content", "tool_calls") if isinstance(calls, list) else ("content",)
+        plain = {name: self._deep(value) for name, value in message.items() if name not in apart}
         if "content" in message:
             content = message["content"]
             plain["content"] = self._blocks(content) if isinstance(content, list) else self._deep(content)
-        if isinstance(calls := message.get("tool_calls"), list):
+        if isinstance(calls, list):
             plain["tool_calls"] = [self._call(call) for call in calls]
         return plain
 
@@ -173,6 +177,8 @@ class ControlText:
         return plain
 
     def _arguments(self, text: str) -> str:
+        if "\\" not in text and text.isascii() and self.plain(text) == text:
+            return text  # without escapes, what its strings hold stands in it as it is
         try:
             value = json.loads(text)
         except ValueError:

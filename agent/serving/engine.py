@@ -18,7 +18,8 @@ from agent.engines.remote import RemoteEngine
 from agent.engines.remote.connection import UnreachableError
 from agent.errors import EngineClosedError, EngineDeadError
 from agent.serving import life, warm
-from agent.serving.order import ServerOrder, order_from_arguments
+from agent.serving.flags import check_arguments, flags_file
+from agent.serving.order import OWN_NAMES, ServerOrder, order_from_arguments
 from agent.serving.records import ServerDirectory, ServerRecord
 
 KIND = "warm"
@@ -82,17 +83,11 @@ class WarmEngine:
 
     async def chat(self, request: Request) -> Response:
         """Answer one request whole; see :class:`agent.engines.base.Engine`."""
-        try:
-            return await (await self._ready()).chat(request)
-        except EngineDeadError as error:
-            return await (await self._again(error)).chat(request)
+        return await self._whole("chat", request)
 
     async def complete(self, request: Request) -> Response:
         """Continue one text whole; see :class:`agent.engines.base.Engine`."""
-        try:
-            return await (await self._ready()).complete(request)
-        except EngineDeadError as error:
-            return await (await self._again(error)).complete(request)
+        return await self._whole("complete", request)
 
     async def stream_chat(self, request: Request) -> AsyncIterator[Response]:
         """Answer one request in chunks; see :class:`agent.engines.base.Engine`."""
@@ -163,10 +158,20 @@ class WarmEngine:
         threading.Thread(target=work, name="server-start", daemon=True).start()
         return await future
 
-    async def _streamed(self, name: str, request: Request) -> AsyncGenerator[Response]:
-        begun = False
+    async def _whole(self, name: str, request: Request) -> Response:
+        remote = None
         try:
-            async with aclosing(getattr(await self._ready(), name)(request)) as chunks:
+            remote = await self._ready()
+            answer: Response = await getattr(remote, name)(request)
+        except EngineDeadError as error:
+            answer = await getattr(await self._again(error, of=remote), name)(request)
+        return answer
+
+    async def _streamed(self, name: str, request: Request) -> AsyncGenerator[Response]:
+        begun, remote = False, None
+        try:
+            remote = await self._ready()
+            async with aclosing(getattr(remote, name)(request)) as chunks:
                 async for chunk in chunks:
                     begun = True
                     yield chunk
@@ -174,14 +179,15 @@ class WarmEngine:
         except EngineDeadError as error:
             if begun:
                 raise self._died(error) from error
-            remote = await self._again(error)
+            remote = await self._again(error, of=remote)
         async with aclosing(getattr(remote, name)(request)) as chunks:
             async for chunk in chunks:
                 yield chunk
 
-    async def _again(self, error: EngineDeadError) -> RemoteEngine:
+    async def _again(self, error: EngineDeadError, *, of: RemoteEngine | None) -> RemoteEngine:
         """The server once more, where it is certain that it never saw the request."""
-        await self._drop()
+        if of is None or of is self._remote:  # else others work on a new one already
+            await self._drop()
         if not isinstance(error.__cause__, UnreachableError):
             raise self._died(error) from error
         return await self._ready()
@@ -221,12 +227,14 @@ def warm_engine(
         on_stage: Told about each stage of a start.
 
     Raises:
+        ConfigurationError: vLLM has no such argument.
         ModelNotFoundError: ``model`` is neither a directory nor a possible hub id.
     """
     if model is None:
         from agent.catalogue.embedded import embedded_model
 
         model, arguments = str(embedded_model()), {"dtype": "float32", **arguments}  # as in this process
+    check_arguments((name for name in arguments if name not in OWN_NAMES), flags_file(cache_root()))
     order = order_from_arguments(
         model,
         arguments,

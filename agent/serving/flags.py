@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from agent.engines.config import closest_flags
+from agent.engines.config import check_names, closest_flags
 from agent.errors import ConfigurationError
 
 # vLLM's short names, and those of its frontend for what an engine of ours calls otherwise.
@@ -77,7 +77,9 @@ def engine_arguments(flags: Sequence[Flag]) -> dict[str, Any]:
     arguments: dict[str, Any] = {}
     for flag in flags:
         if "." in flag.word:  # a part of a JSON argument
-            arguments.setdefault(flag.name.partition(".")[0], {})[flag.name.partition(".")[2]] = flag.values
+            name, _, part = flag.name.partition(".")
+            whole = arguments.get(name)
+            arguments[name] = {**(whole if isinstance(whole, dict) else {}), part: flag.values}
         elif flag.values:
             values = [_value(value) for value in flag.values]
             arguments[flag.name] = values[0] if len(values) == 1 else values
@@ -129,17 +131,38 @@ def check_flags(flags: Sequence[Flag], known: Path) -> None:
     Raises:
         ConfigurationError: Names the flag, and the closest that there are.
     """
-    try:
-        table = json.loads(known.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    if (by_name := _written_down(known)) is None:
         return
-    by_name = {name: each for each in table for name in each["names"]}
     for flag in flags:
         entry = _find(flag.word, by_name)
         if entry is None:
             raise ConfigurationError(closest_flags(flag.word, by_name))
         if "." not in flag.word and not flag.word.startswith("-O"):
             _check_values(flag, entry)
+
+
+def check_arguments(names: Iterable[str], known: Path) -> None:
+    """Refuse engine arguments that vLLM's server has no flag for, by the names that they have in Python.
+
+    Args:
+        names: Of the arguments.
+        known: As for :func:`check_flags`.
+
+    Raises:
+        ConfigurationError: Names the argument, and the closest that there are.
+    """
+    if (by_name := _written_down(known)) is not None:
+        unknown = {name: None for name in names if _find(f"--{name}", by_name) is None}
+        check_names(unknown, {each.lstrip("-").replace("-", "_") for each in by_name})
+
+
+def _written_down(known: Path) -> Mapping[str, Any] | None:
+    """The flags by all their names; ``None`` where no server has written them down yet."""
+    try:
+        table = json.loads(known.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return {name: each for each in table for name in each["names"]}
 
 
 def _find(word: str, known: Mapping[str, Any]) -> Mapping[str, Any] | None:
@@ -170,7 +193,9 @@ def _check_values(flag: Flag, entry: Mapping[str, Any]) -> None:
 
 
 def _value(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
+    for read in (json.loads, int, float):  # JSON knows neither .9 nor 02
+        try:
+            return read(text)
+        except ValueError:
+            continue
+    return text

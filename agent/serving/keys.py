@@ -51,7 +51,7 @@ def hide(keys: Iterable[str]) -> bool:
     Returns:
         Whether nothing is to be seen any more; False on systems other than Linux.
     """
-    words = [key.encode() for key in keys]
+    words = [key.encode() for key in keys if key]
     if not words:
         return True
     if sys.platform != "linux":

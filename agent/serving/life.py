@@ -12,10 +12,11 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import agent.errors
 from agent.engines.failures import refused_by_hub
-from agent.errors import AgentError, DoesNotFitError, EngineDeadError, EngineStartError
+from agent.errors import AgentError, ConfigurationError, DoesNotFitError, EngineDeadError, EngineStartError
 from agent.serving.command import server_command, server_environment
 from agent.serving.flags import flags_file
 from agent.serving.http import activity, healthy
@@ -50,7 +51,7 @@ def start(order: ServerOrder, directory: ServerDirectory, *, cache: Path) -> Ser
     """
     root = directory.open()
     directory.remove_old_logs(before=time.time() - _LOGS_KEPT)
-    port = free_port(order.host, order.port, usual=None if order.warm else DEFAULT_PORT) if order.http else 0
+    port = _port(order, directory) if order.http else 0
     identity = secrets.token_hex(4)
     record = ServerRecord(
         id=identity,
@@ -89,8 +90,30 @@ def start(order: ServerOrder, directory: ServerDirectory, *, cache: Path) -> Ser
         os.close(log)
     _CHILDREN[process.pid] = process
     record = replace(record, pid=process.pid, created=process_birth(process.pid) or 0.0)
-    directory.write(record)
+    try:
+        directory.write(record)
+    except BaseException as error:
+        process.kill()  # nobody would find it again
+        process.wait()
+        directory.remove(record)
+        if isinstance(error, OSError):
+            raise ConfigurationError(
+                f"{root}, where servers are noted, cannot be written: {error}"
+            ) from error
+        raise
     return record
+
+
+def _port(order: ServerOrder, directory: ServerDirectory) -> int:
+    """A port that is free, and that no server of this user will take once it has loaded so far."""
+    here = urlsplit(order.url(0)).hostname
+    servers = [(each, urlsplit(each.url)) for each in directory.records()]
+    coming = {url.port: each for each, url in servers if url.hostname == here}
+    if order.port is not None and (other := coming.get(order.port)) is not None:
+        msg = f"port {order.port} is that of your server {other.id}, which may still be loading"
+        raise ConfigurationError(f"{msg}: give another --port, or stop it")
+    usual = None if order.warm or DEFAULT_PORT in coming else DEFAULT_PORT
+    return free_port(order.host, order.port, usual=usual)
 
 
 def wait_until_ready(record: ServerRecord, directory: ServerDirectory, *, shown: StageShown) -> None:
@@ -190,7 +213,8 @@ def start_failure(record: ServerRecord, directory: ServerDirectory, *, ran: bool
     lines = _tail(log)
     found = failure(lines)
     child = _CHILDREN.get(record.pid)
-    killed = child is not None and child.returncode == -signal.SIGKILL
+    ended = child.poll() if child is not None else None  # it may have been seen dead before it was asked
+    killed = ended == -signal.SIGKILL
     where = f"(its log: {log})"
     arguments = {"model": record.model, **record.arguments}
     trouble = "out of memory" if killed else "\n".join((found.message if found else "", *lines[-200:]))
@@ -200,7 +224,7 @@ def start_failure(record: ServerRecord, directory: ServerDirectory, *, ran: bool
     if found is None:
         last = next((text for line in reversed(lines) if (text := plain(line))), "")
         how = f"; its last words: {last}" if last else ""
-        code = f" with exit code {child.returncode}" if child is not None else ""
+        code = f" with exit code {ended}" if ended is not None else ""
         return EngineStartError(f"the server of {record.model!r} ended{code}{how} {where}")
     kind = getattr(agent.errors, found.kind, EngineStartError)
     if (refused := refused_by_hub(record.model, found.message)) is not None:

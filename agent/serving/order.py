@@ -21,6 +21,8 @@ _ANY = {"0.0.0.0": _LOOPBACK, "::": "::1", "": _LOOPBACK}  # noqa: S104 - where 
 _WITHOUT_HTTP = ("headless", "grpc")
 _SEVERAL = ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size", "api_server_count")
 _PARSERS = ("tool_parser", "reasoning_parser")
+OWN_NAMES = (*_PARSERS, "force")
+"""Engine arguments that are ours and not vLLM's."""
 _KEPT_OUT = ("host", "port", "api_key", "model")
 """Flags that this record has fields for."""
 
@@ -135,7 +137,7 @@ def order_from_arguments(model: str, arguments: Mapping[str, Any], **options: An
     """
     config = EngineConfig.create(model)
     wanted = {name: arguments[name] for name in _PARSERS if name in arguments}
-    rest = {name: value for name, value in arguments.items() if name not in (*_PARSERS, "force")}
+    rest = {name: value for name, value in arguments.items() if name not in OWN_NAMES}
     return ServerOrder(
         model=config.model,
         words=tuple(flag_words(rest)),

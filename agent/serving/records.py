@@ -124,6 +124,10 @@ class ServerDirectory:
             json.dump(asdict(record), file)
         part.replace(path)
 
+    def holds(self, record: ServerRecord) -> bool:
+        """Whether a server is still noted; one that lives and is not, is being stopped."""
+        return (self.path / f"{record.id}{_SUFFIX}").exists()
+
     def remove(self, record: ServerRecord) -> None:
         """Forget a server; its log stays until the next look at the directory finds it old."""
         for suffix in (_SUFFIX, _FACTS):

@@ -6,6 +6,7 @@ runnable without a parent is a run; the rest is machinery inside a step, and cou
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -182,6 +183,10 @@ class RunObserver(BaseCallbackHandler):
         activity = self._owners.pop(run_id, None)
         if activity is None:
             return
+        if isinstance(error, asyncio.CancelledError):
+            # LangChain tells of no end of a model call that is cancelled, only of what is around it.
+            for within in [each for each, other in list(self._owners.items()) if other.parent is activity]:
+                self._end(within, error)
         if error is not None:
             _fail(activity, error)
         if self._runs.get(activity.thread_id or "") is activity:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import threading
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace.export import SpanExporter
 
 _LOOPBACK = "127.0.0.1"
+_LAST_SECONDS = 2.0
+"""For the spans that wait at the end; a collector that is not there, or silent, would take longer."""
 _SERVICE_NAME = "OTEL_SERVICE_NAME"
 _PROTOCOL = "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"
 
@@ -83,11 +86,16 @@ def _exported(endpoint: str) -> Iterator[Tracing]:
     # A name given here would count more than one in the environment.
     name = {} if _SERVICE_NAME in os.environ else {SERVICE_NAME: "vllm-agent"}
     provider = TracerProvider(resource=Resource.create(name))
-    provider.add_span_processor(BatchSpanProcessor(_exporter(endpoint)))
+    exporter = _exporter(endpoint)
+    provider.add_span_processor(BatchSpanProcessor(exporter))
     try:
         yield Tracing(provider)
     finally:
-        provider.shutdown()
+        sending = threading.Thread(target=provider.shutdown, name="last-spans", daemon=True)
+        sending.start()
+        sending.join(_LAST_SECONDS)
+        if sending.is_alive():
+            exporter.shutdown()  # ends its waiting for the next try
 
 
 def _exporter(endpoint: str) -> SpanExporter:

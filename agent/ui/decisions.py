@@ -92,6 +92,8 @@ def read_arguments(text: str) -> dict[str, Any]:
         value = json.loads(text)
     except json.JSONDecodeError as error:
         raise DraftError(f"Not JSON: {error.msg}, line {error.lineno}, column {error.colno}.") from error
+    except (ValueError, RecursionError) as error:
+        raise DraftError(f"Not JSON: {error}.") from error
     if not isinstance(value, dict):
         raise DraftError('The arguments are one JSON object: {"name": value, …}.')
     return value

@@ -92,6 +92,7 @@ class Desk:
         self._apps = {app.settings.graph: app}
         self._app = app
         self._talks: dict[str, Talk] = {}
+        self._opening = asyncio.Lock()
 
     async def open(self, thread_id: str | None = None, *, graph: str | None = None) -> Talk:
         """A conversation, as it is now; a new one if ``thread_id`` is not given.
@@ -108,26 +109,16 @@ class Desk:
         if thread_id is None:
             app = await self._agent(graph or self.default_graph)
             return self._new(app, str(uuid.uuid4()), Transcript(), unfinished=False)
-        known = self._talks.get(thread_id)
-        if known is not None and known.state != "idle":
-            return known
-        found = await asyncio.to_thread(self.store.get, thread_id)
-        unfinished = found.status != "idle"
-        if known is not None and not unfinished and graph in (None, known.graph):
-            known.transcript.settle(found.messages)  # another process may have gone on with it
-            return known
-        last = await asyncio.to_thread(self.store.label, found.id, GRAPH_KEY)
-        begun_with = last if last is not None and last in GRAPHS else self.default_graph
-        app = await self._agent(begun_with if unfinished else graph or begun_with)
-        talk = self._new(app, found.id, Transcript.of(found.messages), unfinished=unfinished)
-        if unfinished:
-            await talk.look()
-        self._talks[found.id] = talk
-        return talk
+        async with self._opening:  # two pages that open one at once show the same
+            return await self._opened(thread_id, graph)
 
     def keep(self, talk: Talk) -> None:
         """Remember a new conversation, now that it has begun."""
         self._talks.setdefault(talk.thread_id, talk)
+
+    def current(self, talk: Talk) -> Talk:
+        """What shows this conversation now: another page may have given it another graph."""
+        return self._talks.get(talk.thread_id, talk)
 
     async def conversations(self) -> Sequence[Conversation]:
         """Those used last."""
@@ -171,6 +162,27 @@ class Desk:
     async def close(self) -> None:
         """End every run; they can be gone on with."""
         await asyncio.gather(*(talk.close() for talk in self._talks.values()))
+
+    async def _opened(self, thread_id: str, graph: str | None) -> Talk:
+        known = self._talks.get(thread_id)
+        if known is not None and known.state != "idle":
+            return known
+        turns = known.turns if known is not None else 0
+        found = await asyncio.to_thread(self.store.get, thread_id)
+        unfinished = found.status != "idle"
+        last = await asyncio.to_thread(self.store.label, found.id, GRAPH_KEY)
+        begun_with = last if last is not None and last in GRAPHS else self.default_graph
+        app = await self._agent(begun_with if unfinished else graph or begun_with)
+        if known is not None and (known.state, known.turns) != ("idle", turns):
+            return known  # another page has asked there in between, and what was read is old
+        if known is not None and not unfinished and graph in (None, known.graph):
+            known.transcript.settle(found.messages)  # another process may have gone on with it
+            return known
+        talk = self._new(app, found.id, Transcript.of(found.messages), unfinished=unfinished)
+        if unfinished:
+            await talk.look()
+        self._talks[found.id] = talk
+        return talk
 
     def _new(self, app: App, thread_id: str, transcript: Transcript, *, unfinished: bool) -> Talk:
         return Talk(app, thread_id, transcript, unfinished=unfinished, ready=self.engine.wait)

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
-from http.cookies import SimpleCookie
 from typing import Any, TypeAlias
 from urllib.parse import parse_qsl, urlencode
 
@@ -103,8 +102,10 @@ class Guard:
         await send({"type": "http.response.body", "body": b""})
 
     def _cookie_of(self, headers: dict[str, str]) -> str | None:
-        morsel = SimpleCookie(headers.get("cookie", "")).get(self._cookie)
-        return morsel.value if morsel else None
+        # Not `http.cookies`, which gives up all cookies for one that it cannot read: cookies know no ports,
+        # so those of every other program on this machine come along.
+        pairs = (pair.strip().partition("=") for pair in headers.get("cookie", "").split(";"))
+        return next((value for name, _, value in pairs if name == self._cookie), None)
 
     def _matches(self, given: str | None) -> bool:
         return given is not None and hmac.compare_digest(given.encode(), self._token.encode())

@@ -10,6 +10,7 @@ from nicegui import ui
 
 from agent.errors import AgentError
 from agent.ui.approvals import ApprovalForm
+from agent.ui.banner import Banner
 from agent.ui.composer import Composer
 from agent.ui.desk import Desk, Past
 from agent.ui.entries import Entries
@@ -68,11 +69,14 @@ class Page:
         with ui.element("div").classes("conversation"):
             with ui.element("h1").classes("unseen"):
                 ui.html("Conversation", tag="span", sanitize=False)
-            self._banner = ui.element("div").classes("banner").props('role="status"')
+            self._banner = Banner()
+            self._banner.offer("Back to now", self._back)
+            self._banner.offer("Fork from here", self._fork, icon="call_split", strong=True)
             self._empty = self._build_empty()
             self._entries = Entries()
             self._approvals = ApprovalForm(self._decide)
-            self._unfinished = self._build_unfinished()
+            self._unfinished = Banner()
+            self._unfinished.offer("Go on", self._go_on, strong=True)
         self._composer = Composer(on_ask=self._ask, on_stop=self._stop)
         self._announcer = (
             ui.label().classes("unseen").props('role="status" aria-live="polite" id="announcer"')
@@ -82,7 +86,7 @@ class Page:
 
     async def follow(self) -> None:
         """Bring everything up to date that has changed."""
-        talk, past = self._talk, self._past
+        talk, past = self._current(), self._past
         self._composer.engine(self._desk.engine.line, self._desk.engine.state)
         seen = (talk, talk.revision, past)
         if seen != self._seen:
@@ -97,14 +101,19 @@ class Page:
             self._listed = listed
             await self._list()
 
+    def _current(self) -> Talk:
+        self._talk = self._desk.current(self._talk)
+        return self._talk
+
     # What a person does
 
     def _ask(self, question: str) -> None:
-        if refusal := self._desk.refusal(self._talk.graph):
+        talk = self._current()
+        if refusal := self._desk.refusal(talk.graph):
             ui.notify(refusal, type="warning")
             return
-        self._desk.keep(self._talk)
-        self._talk.ask(question)
+        self._desk.keep(talk)
+        talk.ask(question)
         self._address()
 
     def _decide(self, decisions: Mapping[str, Decision]) -> None:
@@ -175,9 +184,12 @@ class Page:
         transcript = past.transcript if past else talk.transcript
         self._entries.show(transcript)
         self._empty.visible = not transcript.entries and past is None
-        self._show_banner()
+        self._banner.show(
+            f"This is checkpoint {past.moment.number}: the conversation as it was then." if past else None
+        )
         asking = self._approvals.show([] if past else talk.waiting, talk.problems)
-        self._unfinished.visible = past is None and talk.state == "unfinished"
+        unfinished = past is None and talk.state == "unfinished"
+        self._unfinished.show("The last answer was not finished." if unfinished else None)
         self._composer.show(talk.state, looking=past is not None)
         self._bar.show(talk.graph, locked=talk.state != "idle" or past is not None)
         if talk.announcement:
@@ -186,31 +198,19 @@ class Page:
         if asking:
             self._approvals.focus()
 
-    def _show_banner(self) -> None:
-        self._banner.clear()
-        self._banner.visible = self._past is not None
-        if self._past is None:
-            return
-        moment = self._past.moment
-        with self._banner:
-            ui.label(f"This is checkpoint {moment.number}: the conversation as it was then.")
-            with ui.element("div").classes("row-end"):
-                ui.button("Back to now", on_click=self._back, color=None).props("flat no-caps").classes(
-                    "quiet"
-                )
-                ui.button("Fork from here", icon="call_split", on_click=self._fork, color=None).props(
-                    "unelevated no-caps"
-                ).classes("strong")
-
     async def _draw(self) -> None:
+        graph, running = self._drawn
         picture = await self._desk.picture(self._talk)
-        purpose = GRAPHS[self._talk.graph].description
-        self._graph.show(picture, name=self._talk.graph, purpose=purpose, running=self._talk.running)
+        if self._drawn == (graph, running):  # a later one may have been quicker
+            self._graph.show(picture, name=graph, purpose=GRAPHS[graph].description, running=running)
 
     async def _list(self) -> None:
-        self._threads.show(await self._desk.conversations(), self._talk.thread_id)
+        listed = self._listed
+        conversations = await self._desk.conversations()
         moments = await self._desk.history(self._talk.thread_id)
-        self._history.show(moments, self._past.moment if self._past else None)
+        if self._listed == listed:  # a later one may have been quicker
+            self._threads.show(conversations, self._talk.thread_id)
+            self._history.show(moments, self._past.moment if self._past else None)
 
     def _build_empty(self) -> ui.element:
         with ui.element("div").classes("empty") as box:
@@ -222,13 +222,4 @@ class Page:
                     ui.button(each, on_click=lambda each=each: self._ask(each), color=None).props(
                         "outline no-caps"
                     ).classes("quiet")
-        return box
-
-    def _build_unfinished(self) -> ui.element:
-        with ui.element("div").classes("banner").props('role="status"') as box:
-            ui.label("The last answer was not finished.")
-            with ui.element("div").classes("row-end"):
-                ui.button("Go on", on_click=self._go_on, color=None).props("unelevated no-caps").classes(
-                    "strong"
-                )
         return box

@@ -9,6 +9,7 @@ from nicegui import ui
 
 from agent.cli.console import ago
 from agent.ui.moments import moment_line
+from agent.ui.rows import Row, Rows
 
 if TYPE_CHECKING:
     from agent.persistence import Conversation, Moment
@@ -27,30 +28,17 @@ class ThreadsPanel:
             "unelevated no-caps"
         ).classes("strong wide")
         with ui.element("nav").classes("threads").props('aria-label="Conversations"'):
-            self._list = ui.element("ul")
+            self._rows = Rows(ui.element("ul"), nothing="What you talk about is kept here.", current="true")
 
     def show(self, conversations: Sequence[Conversation], current: str) -> None:
         """List them."""
-        self._list.clear()
-        with self._list:
-            if not conversations:
-                with ui.element("li"):
-                    ui.label("What you talk about is kept here.").classes("muted")
-            for each in conversations:
-                with ui.element("li"):
-                    self._row(each, current=each.id == current)
+        self._rows.show([self._row(each) for each in conversations], current)
 
-    def _row(self, each: Conversation, *, current: bool) -> None:
-        button = ui.button(on_click=lambda: self._on_open(each.id), color=None).props(
-            "flat no-caps align=left"
-        )
-        button.classes("row" + (" current" if current else ""))
-        if current:
-            button.props('aria-current="true"')
-        with button:
-            ui.label(each.title or "Untitled").classes("title")
-            state = "" if each.status == "idle" else " · unfinished"
-            ui.label(f"{ago(each.updated_at)} · {each.message_count} messages{state}").classes("muted")
+    def _row(self, each: Conversation) -> Row:
+        state = "" if each.status == "idle" else " · unfinished"
+        about = f"{ago(each.updated_at)} · {each.message_count} messages{state}"
+        texts = [("title", each.title or "Untitled"), ("muted", about)]
+        return Row(each.id, texts, choose=lambda: self._on_open(each.id))
 
 
 class GraphPanel:
@@ -87,29 +75,17 @@ class HistoryPanel:
             with ui.element("h2").props('id="history-title"'):
                 ui.html("History", tag="span", sanitize=False)
             ui.label("After every step of the graph. Look at one, and fork from there.").classes("muted")
-            self._list = (
-                ui.element("ol").classes("moments").props('aria-label="Checkpoints, the newest first"')
+            self._rows = Rows(
+                ui.element("ol").classes("moments").props('aria-label="Checkpoints, the newest first"'),
+                nothing="Nothing has happened yet.",
+                current="step",
             )
 
     def show(self, moments: Sequence[Moment], looking: Moment | None) -> None:
         """List them, newest first."""
-        self._list.clear()
-        with self._list:
-            if not moments:
-                with ui.element("li"):
-                    ui.label("Nothing has happened yet.").classes("muted")
-            for each in moments:
-                current = looking is not None and looking.checkpoint_id == each.checkpoint_id
-                with ui.element("li"):
-                    self._row(each, current=current)
+        rows = [self._row(each) for each in moments]
+        self._rows.show(rows, looking.checkpoint_id if looking else None)
 
-    def _row(self, moment: Moment, *, current: bool) -> None:
-        button = ui.button(on_click=lambda: self._on_look(moment), color=None).props(
-            "flat no-caps align=left"
-        )
-        button.classes("row" + (" current" if current else ""))
-        if current:
-            button.props('aria-current="step"')
-        with button:
-            ui.label(str(moment.number)).classes("number")
-            ui.label(moment_line(moment)).classes("title")
+    def _row(self, moment: Moment) -> Row:
+        texts = [("number", str(moment.number)), ("title", moment_line(moment))]
+        return Row(moment.checkpoint_id, texts, choose=lambda: self._on_look(moment))

@@ -39,7 +39,7 @@ def serve(desk: Desk, *, port: int, on_ready: Callable[[str], None]) -> None:
     application = _application(desk)
     import uvicorn
 
-    with _bound(port) as listener:
+    with _listening(port) as listener:
         port = listener.getsockname()[1]
         token = secrets.token_urlsafe(_TOKEN_BYTES)
         config = uvicorn.Config(
@@ -88,11 +88,13 @@ def _application(desk: Desk) -> Any:
     return outer
 
 
-def _bound(port: int) -> socket.socket:
+def _listening(port: int) -> socket.socket:
+    """A socket on which browsers wait from now on: the address can be opened as soon as it is told."""
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((HOST, port))
+        listener.listen()
     except OSError as error:
         listener.close()
         raise ConfigurationError(

@@ -60,6 +60,7 @@ class Talk:
         self._ready = ready
         self._turn = Turn(app, thread_id, transcript, steps=self)
         self._task: asyncio.Task[None] | None = None
+        self._stopping = False
 
     @property
     def graph(self) -> str:
@@ -113,7 +114,8 @@ class Talk:
 
     def stop(self) -> None:
         """End the run that goes on; what was said is kept."""
-        if self._task is not None and self.state == "running":
+        if self._task is not None and self.state == "running" and not self._stopping:
+            self._stopping = True  # once: a second one would end what keeps the answer
             self._task.cancel()
 
     async def look(self) -> None:
@@ -133,7 +135,7 @@ class Talk:
     # Parts
 
     def _start(self, work: Callable[[], Coroutine[None, None, Any]], saying: str) -> None:
-        self.state, self.announcement = "running", saying
+        self.state, self.announcement, self._stopping = "running", saying, False
         self._revision += 1
         self._task = asyncio.create_task(self._run(work), name=f"talk-{self.thread_id}")
 
@@ -154,6 +156,8 @@ class Talk:
         except Exception as error:  # a graph or tool of the user's own: the page lives on
             await self._failed(f"{type(error).__name__}: {error}")
         finally:
+            if self.state == "running":  # it could not even be seen how far it came
+                self.state = "unfinished"
             self._nodes.clear()
             self.turns += 1
             self._revision += 1
@@ -177,7 +181,11 @@ class Talk:
         self.transcript.waits(self.waiting)
 
     async def _stopped(self) -> None:
-        await self._turn.abandon("stopped by the user")
+        try:
+            await self._turn.abandon("stopped by the user")
+        except AgentError as error:
+            await self._failed(str(error))
+            return
         self.transcript.failed("Stopped. What was said is kept.")
         self.announcement = "Stopped."
         await self._rest()

@@ -1,4 +1,4 @@
-"""How a pair of functions becomes a node: the one place that knows LangGraph's own form of it.
+"""How functions become nodes, and ways between them: the one place that knows LangGraph's own form of it.
 
 ``RunnableLambda`` would do, but it traces each call as a run of its own inside the node's, and reads the
 functions' signatures anew every time: together a sixth of what a step costs. ``RunnableCallable`` is what
@@ -25,3 +25,12 @@ def node(
         name: Of the node.
     """
     return RunnableCallable(run, arun, name=name, trace=False)
+
+
+def way(choose: Callable[[Any], Any]) -> Runnable[Any, Any]:
+    """What chooses the next node, for ``StateGraph.add_conditional_edges``; its state is as annotated.
+
+    Args:
+        choose: Takes the state; must not wait for anything.
+    """
+    return node(choose, name=choose.__name__)

@@ -58,7 +58,11 @@ class _Request:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelNode:
-    """Asks a chat model for the next message of a conversation."""
+    """Asks a chat model for the next message of a conversation.
+
+    Raises:
+        ValueError: A limit is out of range.
+    """
 
     model: BaseChatModel
     """Any LangChain chat model; it needs ``bind_tools`` only where there are tools."""
@@ -84,6 +88,10 @@ class ModelNode:
     briefing: Callable[[Mapping[str, Any]], str] | None = None
     """What the model is told beside the conversation, from the graph's state. It stands at the end of the
     request, where it costs nothing of the prefix cache, and is not stored."""
+
+    def __post_init__(self) -> None:
+        if self.max_context_tokens is not None and not self.max_context_tokens >= 1:
+            raise ValueError(f"max_context_tokens={self.max_context_tokens!r}: must be 1 or more")
 
     def as_node(self) -> Runnable[ConversationState, dict[str, Any]]:
         """This node for ``StateGraph.add_node``, synchronous and asynchronous."""
@@ -185,7 +193,8 @@ class ModelNode:
 
     def _conclude(self, request: _Request, answer: AIMessage) -> dict[str, Any]:
         mended = request.mended
-        if not answer.id:
+        # Some servers draw their ids from a thousand, and the state would replace the older message.
+        if not answer.id or any(message.id == answer.id for message in mended.conversation):
             answer = answer.model_copy(update={"id": f"run-{uuid.uuid4()}"})
         if mended.closing:
             metadata = {**answer.response_metadata, "stopped_by": mended.closing}

@@ -5,6 +5,7 @@ Documents are kept in the state as plain data, so that every saver can store the
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +20,7 @@ from pydantic import BaseModel, Field
 from typing_extensions import TypedDict
 
 from graphs import prompts
-from graphs.context import fit_context, token_budget, well_formed
+from graphs.context import fit_context, side_by_side, token_budget, well_formed
 from graphs.events import emit
 from graphs.nodes.callable import node
 from graphs.nodes.decision import Decision
@@ -99,7 +100,9 @@ class Search:
             return begun(state, decision.ask(request(state), config) if _has_history(state) else None)
 
         async def arun(state: RetrievalState, config: RunnableConfig) -> dict[str, Any]:
-            return begun(state, await decision.aask(request(state), config) if _has_history(state) else None)
+            if not _has_history(state):
+                return begun(state)
+            return begun(state, await decision.aask(await asyncio.to_thread(request, state), config))
 
         return node(run, arun, name="question")
 
@@ -146,8 +149,7 @@ class Search:
         decision = Decision(model=self.model, form=Grade, fallback=everything)
 
         def request(state: RetrievalState) -> list[BaseMessage]:
-            texts = [each["text"] for each in state["passages"]]
-            return self._fitted([HumanMessage(prompts.grade(state["query"], texts))])
+            return self._fitted([HumanMessage(prompts.grade(state["query"], self.texts(state)))])
 
         def graded(state: RetrievalState, found: Grade) -> dict[str, Any]:
             numbers = dict.fromkeys(n for n in found.relevant if 1 <= n <= len(state["passages"]))
@@ -159,7 +161,9 @@ class Search:
             return graded(state, decision.ask(request(state), config)) if state["passages"] else {}
 
         async def arun(state: RetrievalState, config: RunnableConfig) -> dict[str, Any]:
-            return graded(state, await decision.aask(request(state), config)) if state["passages"] else {}
+            if not state["passages"]:
+                return {}
+            return graded(state, await decision.aask(await asyncio.to_thread(request, state), config))
 
         return node(run, arun, name="grade")
 
@@ -178,9 +182,14 @@ class Search:
             return rewritten(state, decision.ask(request(state), config))
 
         async def arun(state: RetrievalState, config: RunnableConfig) -> dict[str, Any]:
-            return rewritten(state, await decision.aask(request(state), config))
+            return rewritten(state, await decision.aask(await asyncio.to_thread(request, state), config))
 
         return node(run, arun, name="rewrite")
+
+    def texts(self, state: Mapping[str, Any]) -> list[str]:
+        """The passages as the model reads them: no longer than a request has room for."""
+        budget = token_budget(self.model, self.max_context_tokens)
+        return side_by_side([each["text"] for each in state["passages"]], budget)
 
     def _source(self) -> BaseRetriever:
         if self.retriever is None:
@@ -192,6 +201,7 @@ class Search:
         return {"passages": [passage(document) for document in found]}
 
     def _fitted(self, messages: Sequence[BaseMessage]) -> list[BaseMessage]:
+        # In coroutines on a thread: the model may read its tokenizer, or ask a server, to count tokens.
         budget = token_budget(self.model, self.max_context_tokens)
         return fit_context(messages, model=self.model, budget=budget).messages
 
@@ -224,4 +234,6 @@ def _callbacks(config: RunnableConfig) -> Callbacks:
 
 
 def _plain(value: Any) -> Any:
-    return value if isinstance(value, str | int | float | bool | None) else str(value)
+    if isinstance(value, float):
+        return float(value)  # NumPy's numbers are floats as well, and cannot be stored
+    return value if isinstance(value, str | int | bool | None) else str(value)

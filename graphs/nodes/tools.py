@@ -7,14 +7,16 @@ moment between a tool's end and the storing of its task.
 A call that was under way when a process died has an outcome that nobody knows. Where people are asked, this
 node interrupts and asks what is to become of it, unless it may be repeated without harm.
 
-There is one body, a coroutine. Synchronous runs wait for it on the loop that ``tools`` keeps for them, so
-async tools work in both, and a connection that a tool keeps open stays usable from call to call.
+There is one body, a coroutine. Where there is a journal, synchronous runs wait for it on the loop that
+``tools`` keeps for them; without one nothing in it has to be awaited but the tool, and :func:`tools.call`
+knows which tools need that loop. So async tools work in both, and a connection that a tool keeps open stays
+usable from call to call.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NotRequired, TypedDict
@@ -34,9 +36,11 @@ from graphs.nodes.callable import node
 from graphs.repair import error_result
 from graphs.state import ConversationState
 from graphs.turn import last_answer, open_calls
-from tools.execution import acall, unknown_tool
+from tools.execution import ToolOutcome, acall, call, unknown_tool
 from tools.policy import policy_of
-from tools.private_loop import PRIVATE_LOOP
+from tools.private_loop import PRIVATE_LOOP, at_once
+
+_RunTool = Callable[..., Awaitable[ToolOutcome]]
 
 
 class ToolTask(TypedDict):
@@ -101,6 +105,8 @@ class ToolNode:
 
     def run(self, task: ToolTask, config: RunnableConfig) -> Any:
         """One call, synchronously; async tools work too."""
+        if CallJournal.of(config, task["call"], task["message_id"]) is None:
+            return at_once(self._run(task, config, _called_blocking))
         return PRIVATE_LOOP.run(self.arun(task, config))
 
     async def arun(self, task: ToolTask, config: RunnableConfig) -> Any:
@@ -109,12 +115,15 @@ class ToolNode:
         Raises:
             GraphBubbleUp: The tool interrupted the graph or left it, or a person is to decide about the call.
         """
+        return await self._run(task, config, acall)
+
+    async def _run(self, task: ToolTask, config: RunnableConfig, run_tool: _RunTool) -> Any:
         call = task["call"]
         call_id, name = call["id"] or "", call["name"]
         start = await self._prepared(task, config)
         emit({"type": "tool_started", "id": call_id, "name": name, "args": call["args"]})
         started = time.monotonic()
-        result = start if isinstance(start, _Result) else await self._execute(start, task, config)
+        result = start if isinstance(start, _Result) else await self._execute(start, task, config, run_tool)
         emit(
             {
                 "type": "tool_finished",
@@ -183,10 +192,12 @@ class ToolNode:
         await page.repeat()
         return None
 
-    async def _execute(self, start: _Start, task: ToolTask, config: RunnableConfig) -> _Result:
+    async def _execute(
+        self, start: _Start, task: ToolTask, config: RunnableConfig, run_tool: _RunTool
+    ) -> _Result:
         page = start.page
         try:
-            outcome = await acall(
+            outcome = await run_tool(
                 start.tool, task["call"], config=config, approved=start.approved, propagate=(GraphBubbleUp,)
             )
         except GraphBubbleUp:
@@ -197,6 +208,10 @@ class ToolNode:
         if page and outcome.message and len(outcome.outputs) == 1:
             await page.finish(outcome.message)
         return _Result(outcome.outputs)
+
+
+async def _called_blocking(*args: Any, **options: Any) -> ToolOutcome:
+    return call(*args, **options)
 
 
 def _update(outputs: Sequence[Any]) -> Any:

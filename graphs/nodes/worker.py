@@ -6,6 +6,7 @@ stored, its interrupts reach the person, and a run that was cut off goes on insi
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -35,7 +36,9 @@ def worker_node(
     Args:
         graph: Takes ``messages`` and gives ``messages``.
         name: The node's name.
-        begin: The task in words, from what the node is sent; or what the node writes if there is none.
+        begin: The task in words, from what the node is sent; or what the node writes if there is none. It may
+            ask the model how long a task may be, which may wait for a server: in coroutines it is called on a
+            thread.
         end: What the node writes, from what it was sent and the last answer of ``graph``.
     """
 
@@ -44,7 +47,7 @@ def worker_node(
         return end(state, _answer(graph.invoke(_asked(task), config))) if isinstance(task, str) else task
 
     async def arun(state: State, config: RunnableConfig) -> Update:
-        task = begin(state)
+        task = await asyncio.to_thread(begin, state)
         if not isinstance(task, str):
             return task
         return end(state, _answer(await graph.ainvoke(_asked(task), config)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -69,6 +70,17 @@ def test_imports_run_one_way(name: str, path: Path) -> None:
         elif not within(name, *EDGE):
             assert within(target, "agent"), f"the core of agent imports {target}"
             assert not within(target, *EDGE), f"the core imports the edge: {target}"
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    """Not in a function, and not for types either: what two modules need belongs into a third one."""
+    names = {name for name, _ in ALL}
+    graph = {}
+    for name, path in ALL:
+        found = imports(path) & names - {name}
+        # `from package import module` needs the module, which is here as well.
+        graph[name] = {each for each in found if not any(within(other, each) for other in found - {each})}
+    graphlib.TopologicalSorter(graph).prepare()  # raises CycleError, with the circle
 
 
 def test_protocols_are_data_that_everything_may_read() -> None:

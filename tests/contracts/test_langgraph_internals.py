@@ -14,7 +14,7 @@ from langgraph.graph import END, START, MessagesState, StateGraph
 from langgraph.types import Send
 
 from graphs.compiling import compiled
-from graphs.nodes.callable import node
+from graphs.nodes.callable import node, way
 
 
 def test_runnable_callable_takes_what_a_node_gives_it() -> None:
@@ -37,7 +37,7 @@ def test_a_node_runs_both_ways_with_its_config() -> None:
     assert asyncio.run(graph.ainvoke({"messages": []}, config))["messages"][-1].content == "async t"
 
 
-def test_a_node_is_one_run_that_is_tagged_as_a_step() -> None:
+def test_a_node_is_one_run_that_is_tagged_as_a_step_and_a_way_is_none() -> None:
     class Seen(BaseCallbackHandler):
         def __init__(self) -> None:
             self.runs: list[tuple[str, list[str]]] = []
@@ -45,16 +45,23 @@ def test_a_node_is_one_run_that_is_tagged_as_a_step() -> None:
         def on_chain_start(self, serialized: Any, inputs: Any, **given: Any) -> None:
             self.runs.append((given["name"], given["tags"]))
 
+    def onward(state: MessagesState) -> str:
+        assert [message.text for message in state["messages"]] == ["said"]
+        return "further"
+
     builder = StateGraph(MessagesState)
-    builder.add_node("one", node(lambda state: {"messages": []}, name="one"))
+    builder.add_node("one", node(lambda state: {"messages": [("ai", "said")]}, name="one"))
     builder.add_edge(START, "one")
+    builder.add_conditional_edges("one", way(onward), {"further": END})
     seen = Seen()
-    builder.compile(name="graph").invoke({"messages": []}, {"callbacks": [seen]})
-    assert seen.runs == [("graph", []), ("one", ["graph:step:1"])]
+    graph = builder.compile(name="graph")
+    for run in (graph.invoke, lambda *given: asyncio.run(graph.ainvoke(*given))):
+        run({"messages": []}, {"callbacks": [seen]})
+    assert seen.runs == [("graph", []), ("one", ["graph:step:1"])] * 2
 
 
 def test_many_tasks_of_a_synchronous_run_go_on_at_once() -> None:
-    together = threading.Barrier(20, timeout=10)
+    together = threading.Barrier(20, timeout=60)
 
     def wait(state: Any) -> dict[str, Any]:
         together.wait()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gc
 import inspect
+import json
 import weakref
 from importlib import import_module
 from typing import Any
@@ -208,6 +209,30 @@ def test_a_given_template_spares_the_search_for_one(modules: dict[str, Any]) -> 
         source.index("if chat_template is not None") < source.index("_try_get_processor_chat_template"),
         "a given chat template does not come first",
     )
+
+
+def test_the_worker_is_known_before_it_is_needed(modules: dict[str, Any]) -> None:
+    from vllm.config import ParallelConfig
+    from vllm.utils.import_utils import resolve_obj_by_qualname
+
+    expect(resolve_obj_by_qualname("json.loads") is json.loads, "resolve_obj_by_qualname imports nothing")
+    config = ParallelConfig()
+    expect(config.world_size == 1, "ParallelConfig.world_size is not the number of workers")
+    expect(isinstance(config.worker_cls, str), "ParallelConfig.worker_cls is no name")
+
+
+def test_dictionaries_become_what_vllm_llm_makes_of_them() -> None:
+    from vllm.engine.arg_utils import AsyncEngineArgs
+
+    from agent.engines.inprocess.platform import with_config_objects
+
+    given = {"structured_outputs_config": {"backend": "guidance"}, "profiler_config": {}, "seed": 1}
+    args = AsyncEngineArgs(**with_config_objects(given))
+    expect(args.structured_outputs_config.backend == "guidance", "StructuredOutputsConfig has no backend")
+    expect(not isinstance(args.profiler_config, dict), "ProfilerConfig is not made")
+    left = AsyncEngineArgs(**given)
+    message = "EngineArgs converts them itself: with_config_objects is no longer needed"
+    expect(isinstance(left.structured_outputs_config, dict), message)
 
 
 def test_records(modules: dict[str, Any]) -> None:

@@ -16,6 +16,8 @@ from agent.engines import Reply, ScriptedEngine
 PACE = 0.03
 """Seconds between two words."""
 LONG = "Here is a **long** answer. " + " ".join(f"word{number}" for number in range(1, 41))
+ENDLESS = " ".join(f"word{number}" for number in range(1, 2001))
+"""A minute at that pace: it is stopped long before its end, however late somebody comes to it."""
 
 
 def answer(request: dict[str, Any]) -> Reply:
@@ -32,6 +34,8 @@ def answer(request: dict[str, Any]) -> Reply:
         return Reply(tool_calls=[call("1 / 0")])
     if "long" in text:
         return Reply(LONG)
+    if "endless" in text:
+        return Reply(ENDLESS)
     if "markdown" in text:
         return Reply(
             "![x](http://example.invalid/leak.png)\n\n"

@@ -24,18 +24,25 @@ NO_MEMORY_MONITOR = "RAY_memory_monitor_refresh_ms"
 
 TOOL = '''
 import os, time
-from tools import tool
+import ray
+from tools import ToolPolicy, tool
 
-@tool
+def workers() -> set[str]:
+    with open(os.environ["STAMPS"]) as file:
+        return {line.split()[1] for line in file}
+
+@tool(policy=ToolPolicy(timeout=300))
 def stamp(word: str) -> str:
-    """Stamp a word and give it back stamped.
+    """Stamp a word and give it back stamped, once a second worker has stamped too.
 
     Args:
         word: The word to stamp.
     """
     with open(os.environ["STAMPS"], "a") as file:
-        file.write(f"{word} {os.getpid()}\\n")
-    time.sleep(3)
+        file.write(f"{word} {os.getpid()} {ray.get_runtime_context().get_node_id()}\\n")
+    while len(workers()) < 2:
+        time.sleep(0.1)
+    time.sleep(1)
     return f"stamped {word}"
 '''
 
@@ -54,8 +61,8 @@ def cluster(stamps: Path) -> Iterator[Any]:
     from ray.cluster_utils import Cluster
 
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "object_store_memory": 10**8})
-    nodes = [cluster.add_node(num_cpus=2, object_store_memory=10**8) for _ in range(2)]
-    cluster.wait_for_nodes()
+    nodes = [cluster.add_node(wait=False, num_cpus=2, object_store_memory=10**8) for _ in range(2)]
+    cluster.wait_for_nodes(timeout=300)
     cluster.workers = nodes
     yield cluster
     cluster.shutdown()
@@ -77,6 +84,11 @@ def environment(tmp_path: Path, postgres_url: str) -> dict[str, str]:
         "VLLM_AGENT_DATABASE": postgres_url,
         "VLLM_AGENT_API_KEY": KEY,
     }
+
+
+def lines_of(path: Path) -> list[str]:
+    """What stands in a file that is being written, without a line that is not whole yet."""
+    return path.read_text().rpartition("\n")[0].splitlines() if path.exists() else []
 
 
 def records(path: Path) -> list[dict[str, Any]]:
@@ -104,10 +116,14 @@ def test_a_lost_node_loses_and_repeats_nothing(
     command += ["--temperature", "0"]
 
     def kill_a_node() -> None:
+        """One on which a worker is at work, as soon as a line is answered."""
         deadline = time.monotonic() + 300
-        while time.monotonic() < deadline and len(records(out)) < 1:
+        while time.monotonic() < deadline and not lines_of(out):
             time.sleep(0.1)
-        cluster.remove_node(cluster.workers.pop(), allow_graceful=False)
+        busy = {line.split()[2] for line in lines_of(stamps)}
+        lost = next(node for node in cluster.workers if node.node_id in busy)
+        cluster.workers.remove(lost)
+        cluster.remove_node(lost, allow_graceful=False)
 
     killer = threading.Thread(target=kill_a_node)
     killer.start()

@@ -191,6 +191,39 @@ def test_a_prompt_that_is_too_long_says_so(real_model: ChatVLLM) -> None:
         real_model.invoke("word " * 9000)
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"structured_outputs": {}},
+        {"structured_outputs": {"regex": "a", "choice": ["a"]}},
+        {"response_format": {"type": "json_schema"}},
+        {"logit_bias": {"word": 1.0}},
+        {"min_tokens": 5, "max_tokens": 4},
+        {"seed": 10**40},
+    ],
+    ids=str,
+)
+def test_what_vllm_refuses_is_an_error_of_ours(real_model: ChatVLLM, arguments: dict[str, Any]) -> None:
+    with pytest.raises(RequestError):
+        real_model.invoke("Hello!", **arguments)
+    with pytest.raises(RequestError):
+        list(real_model.stream("Hello!", **arguments))
+
+
+def test_half_characters_end_no_conversation(real_model: ChatVLLM) -> None:
+    whole = [HumanMessage("What is \ufffd?"), AIMessage("A sign."), HumanMessage("Thanks.")]
+    halves = [HumanMessage("What is \ud83d?"), *whole[1:]]
+    assert real_model.invoke(halves, max_tokens=4).text == real_model.invoke(whole, max_tokens=4).text
+    assert real_model.explain(halves).prompt == real_model.explain(whole).prompt
+    assert real_model.get_num_tokens("\ud83d") == real_model.get_num_tokens("\ufffd")
+
+
+def test_explaining_is_checked_as_a_call_is(real_model: ChatVLLM) -> None:
+    for arguments, says in (({"tool_choice": "add"}, "no tools are bound"), ({"colour": 1}, "colour")):
+        with pytest.raises(ConfigurationError, match=says):
+            real_model.explain("Hello!", **arguments)
+
+
 def test_a_closed_model_says_so() -> None:
     model = create_vllm_chat_model()
     model.close()
@@ -383,6 +416,30 @@ class TestAnswers:
         assert usages[1:] == [None, None]
         assert usages[0]["output_tokens"] == 24
 
+    def test_each_sampling_field_has_its_effect(self, real_model: ChatVLLM) -> None:
+        """As fields, on the engine that all tests share; each would change nothing if it were ignored."""
+
+        def say(*, asked: dict[str, Any] | None = None, **fields: Any) -> AIMessage:
+            with ChatVLLM(**{"temperature": 2.0, "max_tokens": 8, "seed": 1, **fields}) as model:
+                assert model._session.engine() is real_model._session.engine()
+                return model.invoke("Tell me a story.", **asked or {})
+
+        greedy = say(temperature=0.0).text
+        hot = say().text
+        assert hot != greedy
+        assert hot == say().text != say(seed=2).text
+        for narrow in ({"top_k": 1}, {"top_p": 1e-6}, {"min_p": 1.0}):
+            assert say(**narrow).text == greedy, narrow
+        plain = say(temperature=0.0, max_tokens=32).text
+        for penalty in ({"presence_penalty": 2.0}, {"frequency_penalty": 2.0}, {"repetition_penalty": 2.0}):
+            assert say(temperature=0.0, max_tokens=32, **penalty).text != plain, penalty
+        assert say(temperature=0.0, stop=[greedy.split()[2]]).text == " ".join(greedy.split()[:2]) + " "
+        assert say(max_tokens=3).usage_metadata["output_tokens"] == 3  # type: ignore[index]
+        certain_end = {"logit_bias": {"2": 100.0}}
+        ended, ignored = (say(ignore_eos=ignore, asked=certain_end) for ignore in (False, True))
+        assert ended.response_metadata["finish_reason"] == "stop"
+        assert ignored.response_metadata["finish_reason"] == "length"
+
     def test_log_probabilities_whole_and_streamed(self, real_model: ChatVLLM) -> None:
         asked = real_model.bind(logprobs=3, max_tokens=6)
         whole = asked.invoke("Name a colour.")
@@ -485,8 +542,11 @@ class TestStructuredOutput:
 
 def test_closing_one_engine_leaves_the_others(real_model: ChatVLLM) -> None:
     engine = real_model._session.engine()
-    with ChatVLLM(temperature=0.0, max_tokens=4, max_model_len=512) as other:
+    # As vllm.LLM takes it: a dictionary in the place of vLLM's own class.
+    backend = {"structured_outputs_config": {"backend": "guidance"}}
+    with ChatVLLM(temperature=0.0, max_tokens=4, max_model_len=512, vllm_kwargs=backend) as other:
         assert other.invoke("Hello!").text
+        assert other.invoke("Hello!", structured_outputs={"choice": ["maroon"]}).text == "maroon"
         assert other._session.engine() is not engine
     assert real_model.invoke("Hello!", max_tokens=4).text
     assert real_model._session.engine() is engine

@@ -74,7 +74,7 @@ def test_a_signal_ends_a_real_engine_and_leaves_no_process(
     process.send_signal(number)
     assert process.wait(PATIENCE) == code
     process.communicate()
-    _, alive = psutil.wait_procs(family, timeout=10)
+    _, alive = psutil.wait_procs(family, timeout=60)
     assert not alive
 
 

@@ -18,7 +18,7 @@ import pytest
 CHILD = Path(__file__).with_name("crash_agent.py")
 PATIENCE = 120.0
 ENGINE_PATIENCE = 600.0
-STEPS = 12
+STEPS = 20
 
 
 class Crashing:
@@ -43,8 +43,8 @@ class Crashing:
         """Start a process on the embedded model."""
         return self._start([sys.executable, "-m", "agent", *arguments])
 
-    def kill_at(self, process: subprocess.Popen[str], sign: str) -> None:
-        """Kill -9 as soon as the process has shown ``sign``, or as the file of runs holds it."""
+    def kill_at(self, process: subprocess.Popen[str], sign: str, *, while_running: str | None = None) -> None:
+        """Kill -9 as soon as the process has shown ``sign``, and the tool ``while_running`` has begun."""
         assert process.stderr is not None
         shown = ""
         for line in process.stderr:
@@ -53,7 +53,10 @@ class Crashing:
                 break
         else:
             pytest.fail(f"{sign!r} was never shown: {shown}")
-        self.kill(process)
+        if while_running is None:
+            self.kill(process)
+        else:  # calls of one answer begin side by side: the one that was quicker says nothing of the other
+            self.kill_while_running(process, while_running)
 
     def kill_while_running(self, process: subprocess.Popen[str], tool: str) -> None:
         """Kill -9 while a tool runs."""
@@ -115,7 +118,7 @@ DONE = [{"content": "All done."}]
 
 def test_killed_in_a_slow_tool_the_finished_one_is_kept_and_the_other_reported(crashing: Crashing) -> None:
     process = crashing.start([calls("pay", "hang")], "run", "go")
-    crashing.kill_at(process, "← paid 5")
+    crashing.kill_at(process, "← paid 5", while_running="hang")
     assert crashing.runs() == {"pay": 1, "hang": 1}
     printed = crashing.resume(DONE)
     assert printed["answer"] == "All done."
@@ -126,7 +129,7 @@ def test_killed_in_a_slow_tool_the_finished_one_is_kept_and_the_other_reported(c
 
 def test_killed_in_a_tool_that_may_be_repeated_it_runs_again(crashing: Crashing) -> None:
     process = crashing.start([calls("look", "pay")], "run", "go")
-    crashing.kill_at(process, "← paid 5")
+    crashing.kill_at(process, "← paid 5", while_running="look")
     printed = crashing.resume(DONE)
     assert results(printed) == {"look": "seen", "pay": "paid 5"}
     assert crashing.runs() == {"pay": 1, "look": 2}

@@ -16,6 +16,7 @@ import pytest
 
 from agent import ChatVLLM
 from agent.engines import LocalEngine
+from agent.errors import RequestError
 
 pytestmark = pytest.mark.engine
 
@@ -145,3 +146,56 @@ def wait_until_idle(model: ChatVLLM) -> None:
     while sum(scheduler(model).get_request_counts()):
         assert time.monotonic() < deadline, "a request still has its slot"
         time.sleep(0.02)
+
+
+def test_calls_that_are_made_together_start_in_one_step(
+    real_model: ChatVLLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whole and streamed, chats and texts, several answers: the first step that computes has all of them."""
+    wait_until_idle(real_model)  # a core at work waits for nobody, whoever left it something to do
+    from agent.engines.inprocess import core as module
+
+    engine = real_model._session.engine()
+    assert isinstance(engine, LocalEngine)
+    assert engine._server is not None
+    assert engine._server._llm is not None
+    core = engine._server._llm.engine_core.engine_core
+    began: list[int] = []
+    step = core.step_fn
+
+    def watched() -> Any:
+        done = step()
+        began.append(scheduler(real_model).get_request_counts()[0])
+        return done
+
+    serving = engine._server._state.openai_serving_chat
+    render = serving.render_chat_request
+
+    async def rendered(request: Any) -> Any:  # takes its time with one of them
+        await asyncio.sleep(0.2 if "Say 3." in str(request.messages) else 0)
+        return await render(request)
+
+    monkeypatch.setattr(serving, "render_chat_request", rendered)
+    monkeypatch.setattr(core, "step_fn", watched)
+    monkeypatch.setattr(module, "GATHERING", 5.0)
+    short = {"max_tokens": 3, "ignore_eos": True}
+
+    def chat(number: int) -> dict[str, Any]:
+        return {"messages": [{"role": "user", "content": f"Say {number}."}], **short}
+
+    async def streamed(chunks: Any) -> int:
+        return len([chunk async for chunk in chunks])
+
+    async def all_at_once() -> list[Any]:
+        calls: list[Any] = [engine.chat(chat(number)) for number in range(4)]
+        calls += [streamed(engine.stream_chat(chat(number))) for number in range(4, 6)]
+        calls += [engine.complete({"prompt": "Once", "n": 2, **short})]
+        calls += [streamed(engine.stream_complete({"prompt": "There was", **short}))]
+        refused = engine.chat({"messages": [{"role": "user", "content": "Too much."}], "max_tokens": 10**6})
+        return await asyncio.gather(refused, *calls, return_exceptions=True)
+
+    refused, *answers = engine.loop.run(all_at_once())
+    assert isinstance(refused, RequestError)
+    assert not [answer for answer in answers if isinstance(answer, Exception)]
+    assert next(count for count in began if count) == 4 + 2 + 2 + 1
+    wait_until_idle(real_model)

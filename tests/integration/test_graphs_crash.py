@@ -31,7 +31,7 @@ def test_killed_after_an_approval_what_was_approved_runs_once(crashing: Crashing
     assert [call["name"] for call in waiting["waiting"]] == ["pay", "hang"]
     assert not crashing.runs()
     process = crashing.start([], "resume", *asking, "--approve", "all")
-    crashing.kill_at(process, "← paid 5")
+    crashing.kill_at(process, "← paid 5", while_running="hang")
     asked = crashing.resume([], *asking)
     assert [call["name"] for call in asked["waiting"]] == ["hang"]  # what it came to, only a person can say
     printed = crashing.resume([DONE], *asking, "--reject", "all")
@@ -53,7 +53,7 @@ def test_killed_inside_a_worker_it_goes_on_inside(
     crashing: Crashing, graph: str, begun: list[Any], rest: list[Any]
 ) -> None:
     process = crashing.start(begun, "run", "go", "--graph", graph)
-    crashing.kill_at(process, "← paid 5")
+    crashing.kill_at(process, "← paid 5", while_running="hang")
     printed = crashing.resume(rest, "--graph", graph)
     assert printed["answer"] == "All done."
     assert crashing.runs() == {"pay": 1, "hang": 1}

@@ -166,7 +166,8 @@ def test_a_graph_draws_itself(name: str, model: ChatVLLM) -> None:
 
 def test_the_prefix_cache_serves_a_conversation_with_tools(real_model: ChatVLLM) -> None:
     tools = [each for each in default_registry() if each.name in ("calculator", "current_time")]
-    graph = build_react_graph(model=real_model, tools=tools, checkpointer=InMemorySaver())
+    short = real_model.model_copy(update={"max_tokens": 32})  # enough for a call
+    graph = build_react_graph(model=short, tools=tools, checkpointer=InMemorySaver())
     messages = converse(graph, questions(10, start=13), thread="prefix")
     answers = [message for message in messages if isinstance(message, AIMessage)]
     assert sum(bool(answer.tool_calls) for answer in answers) >= 8, "it is to be a conversation with tools"

@@ -56,7 +56,11 @@ def test_all_notebooks_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     for number, cell in enumerate(together.cells):
         cell["id"] = f"cell-{number}"
     NotebookClient(
-        together, timeout=300, kernel_name="python3", resources={"metadata": {"path": tmp_path}}
+        together,
+        timeout=300,
+        startup_timeout=300,
+        kernel_name="python3",
+        resources={"metadata": {"path": tmp_path}},
     ).execute()
     said = [output for cell in together.cells if cell.cell_type == "code" for output in cell.outputs]
     assert any("345" in str(output.get("text", "")) for output in said)

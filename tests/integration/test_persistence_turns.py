@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from agent.errors import ConflictError
+from agent.errors import ConflictError, DatabaseError
 from agent.persistence import open_checkpointer
 
 ROOT = Path(__file__).parents[2]
@@ -51,6 +51,13 @@ async def test_runs_take_turns(where: str) -> None:
             with pytest.raises(ConflictError, match="another run has been working on conversation 't'"):
                 async with saver.turn("t", timeout=0.1):
                     pass
+
+
+def test_a_place_where_nothing_can_be_claimed_is_named(tmp_path: Path) -> None:
+    (tmp_path / "c.sqlite-turns").mkdir()
+    said = r"c\.sqlite-turns cannot be locked: Is a directory"
+    with open_checkpointer(tmp_path / "c.sqlite") as saver, pytest.raises(DatabaseError, match=said):
+        saver.turn("t").__enter__()
 
 
 def test_threads_wait(where: str) -> None:

@@ -20,7 +20,7 @@ from alembic.migration import MigrationContext
 from langchain_core.messages import HumanMessage
 from langgraph.checkpoint.base import empty_checkpoint
 from langgraph.checkpoint.postgres import PostgresSaver
-from postgres_server import PASSWORD, PostgresServer, serve
+from postgres_server import PASSWORD, PostgresServer
 from sqlalchemy import Engine
 
 from agent.errors import ConfigurationError, ConflictError, DatabaseError, PersistenceError
@@ -309,12 +309,13 @@ def test_restarts_in_the_middle_of_a_run_are_waited_out(postgres: PostgresServer
             assert len(asyncio.run(saver.journal.aentries(thread_id=name))) == calls
 
 
-def test_a_server_that_stays_away_is_an_error_and_the_next_attempt_works() -> None:
-    with serve() as server:
-        url = server.new_database()
-        with open_checkpointer(url, timeout=1) as saver:
-            config = put(saver, CONFIG, "a")
-            server.stop()
+def test_a_server_that_stays_away_is_an_error_and_the_next_attempt_works(
+    postgres: PostgresServer, postgres_url: str
+) -> None:
+    with open_checkpointer(postgres_url, timeout=1) as saver:
+        config = put(saver, CONFIG, "a")
+        postgres.stop()
+        try:
             begin = time.monotonic()
             with pytest.raises(DatabaseError, match="is the server running") as caught:
                 put(saver, config, "a", "b")
@@ -322,10 +323,11 @@ def test_a_server_that_stays_away_is_an_error_and_the_next_attempt_works() -> No
             assert time.monotonic() - begin >= 1, "it was not waited for"
             with pytest.raises(DatabaseError, match="is the server running"):
                 saver.get_tuple(CONFIG)
-            server.start()
-            assert texts(saver) == ["a"]
-            put(saver, config, "a", "b")
-            assert texts(saver) == ["a", "b"]
+        finally:
+            postgres.start()
+        assert texts(saver) == ["a"]
+        put(saver, config, "a", "b")
+        assert texts(saver) == ["a", "b"]
 
 
 def test_more_at_once_than_connections_wait(postgres_url: str) -> None:
@@ -349,16 +351,14 @@ def test_no_connection_becomes_free(postgres_url: str) -> None:
         assert texts(saver) == ["x"]
 
 
-def test_the_server_has_no_connection_left() -> None:
-    with serve() as server:
-        url = server.new_database()
-        server.execute("CREATE ROLE few LOGIN PASSWORD 'tiger' CONNECTION LIMIT 1")
-        server.execute("GRANT CREATE ON DATABASE test_0 TO few")
-        few = server.url("test_0", user="few", password="tiger")
-        with open_checkpointer(few, timeout=0.5) as saver:
-            put(saver, CONFIG, "x")
-            assert "max_connections" in failure(few)
-            with pytest.raises(PersistenceError, match="max_connections"):
-                saver.database.read(lambda _: saver.get_tuple(CONFIG))  # needs a second one
-            assert texts(saver) == ["x"]
-        assert url
+def test_the_server_has_no_connection_left(postgres: PostgresServer, postgres_url: str) -> None:
+    name = postgres_url.rpartition("/")[2]
+    postgres.execute("CREATE ROLE few LOGIN PASSWORD 'tiger' CONNECTION LIMIT 1")
+    postgres.execute(f"GRANT CREATE ON DATABASE {name} TO few")
+    few = postgres.url(name, user="few", password="tiger")
+    with open_checkpointer(few, timeout=0.5) as saver:
+        put(saver, CONFIG, "x")
+        assert "max_connections" in failure(few)
+        with pytest.raises(PersistenceError, match="max_connections"):
+            saver.database.read(lambda _: saver.get_tuple(CONFIG))  # needs a second one
+        assert texts(saver) == ["x"]

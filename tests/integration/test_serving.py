@@ -17,6 +17,7 @@ from typing import Any
 import httpx
 import psutil
 import pytest
+from ports import held_port
 
 from agent import ChatVLLM
 
@@ -66,8 +67,8 @@ def finished(process: subprocess.Popen[str], code: int = 0) -> tuple[str, str]:
     return printed, said
 
 
-def until(condition: Callable[[], object], seconds: float = 60.0) -> None:
-    deadline = time.monotonic() + seconds
+def until(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + PATIENCE
     while not condition():
         assert time.monotonic() < deadline, "it did not come to that"
         time.sleep(0.1)
@@ -81,7 +82,8 @@ def gone(pid: int) -> bool:
 
 
 def busy(url: str) -> bool:
-    return bool(httpx.get(f"{url}/vllm-agent/server", trust_env=False).json()["running"])
+    answer = httpx.get(f"{url}/vllm-agent/server", timeout=PATIENCE, trust_env=False)
+    return bool(answer.json()["running"])
 
 
 def shown_in_process_list(text: str) -> list[str]:
@@ -117,7 +119,7 @@ def test_two_commands_at_once_start_one_server(home: Home) -> None:
     [key] = json.loads(path.read_text())["keys"]
     assert not shown_in_process_list(key)
     assert key not in (home.servers / f"{server['id']}.log").read_text()
-    refused = httpx.get(f"{server['url']}/v1/models", trust_env=False)
+    refused = httpx.get(f"{server['url']}/v1/models", timeout=PATIENCE, trust_env=False)
     assert refused.status_code == 401  # other users of the machine cannot ask it
 
 
@@ -170,7 +172,7 @@ def test_a_server_that_was_killed_is_started_again_elsewhere(home: Home) -> None
     assert home.status() == []
     with foreign_server(int(before["url"].rpartition(":")[2])):
         # It stops itself when it is idle, which is soon.
-        printed, _ = home.run("run", *SHORT, VLLM_AGENT_WARM_MINUTES="0.1")
+        printed, _ = home.run("run", *SHORT, VLLM_AGENT_WARM_MINUTES="0.2")
         assert printed.strip()
     [path] = home.servers.glob("*.json")  # it stays until somebody looks
     until(lambda: gone(json.loads(path.read_text())["pid"]))
@@ -178,13 +180,22 @@ def test_a_server_that_was_killed_is_started_again_elsewhere(home: Home) -> None
     assert not list(home.servers.glob("*.facts"))
 
 
-def test_serve_answers_others_and_ends_in_good_order(home: Home, tmp_path: Path) -> None:
+@pytest.fixture
+def port() -> Iterator[int]:
+    """The usual one may be taken meanwhile by whoever else serves on this machine."""
+    with held_port() as port:
+        yield port
+
+
+def test_serve_answers_others_and_ends_in_good_order(home: Home, tmp_path: Path, port: int) -> None:
     keys = tmp_path / "keys"
     keys.write_text(KEY)
     keys.chmod(0o600)
-    process = home.start("serve", "--api-key-file", str(keys), "--max-model-len", "4096")
+    words = ("--port", str(port), "--api-key-file", str(keys), "--max-model-len", "4096")
+    process = home.start("serve", *words)
     assert process.stdout is not None
     address = process.stdout.readline().strip()
+    assert address, process.communicate()[1]
     [server] = home.status()
     assert (address, server["kept_warm"], server["key_needed"]) == (f"{server['url']}/v1", False, True)
     assert not shown_in_process_list(KEY)
@@ -216,11 +227,33 @@ def test_serve_answers_others_and_ends_in_good_order(home: Home, tmp_path: Path)
     assert answers[0].status_code == 200, answers[0].text
     assert answers[0].json()["usage"]["completion_tokens"] == 60
     assert "the server has stopped" in said
-    _, alive = psutil.wait_procs(family, timeout=10)
+    _, alive = psutil.wait_procs(family, timeout=60)
     assert not alive
     log = (home.servers / f"{server['id']}.log").read_text()
     assert KEY not in log
     assert KEY not in said
+
+
+def test_a_server_of_several_processes_is_asked_and_stopped_as_one(home: Home) -> None:
+    """vLLM's engine on its own, behind two processes that speak HTTP: what a machine with a GPU runs."""
+    flags = ("--api-server-count", "2", "--max-model-len", "2048", "--kv-cache-memory-bytes", "200000000")
+    address, _ = home.run("serve", "--background", *flags)
+    [server] = home.status()
+    assert address.strip() == f"{server['url']}/v1"
+    leader = psutil.Process(server["pid"])
+    family = [leader, *leader.children(recursive=True)]
+    printed, said = home.run("run", *SHORT)
+    assert printed.strip()
+    assert f"on your server {server['url']}" in said
+    body = {"model": "SmolLM2-135M-Instruct", "prompt": "One, two,", "max_tokens": 2}
+    for _ in range(8):  # the kernel chooses which of the two answers a connection
+        given = httpx.post(f"{server['url']}/v1/completions", json=body, timeout=PATIENCE, trust_env=False)
+        assert given.json()["usage"]["completion_tokens"] == 2
+    assert "stopped" in home.run("serve", "stop", server["id"])[1]
+    _, alive = psutil.wait_procs(family, timeout=10)
+    assert not alive
+    assert len(family) > 3
+    assert home.status() == []
 
 
 def test_what_cannot_be_loaded_is_explained(home: Home) -> None:

@@ -8,11 +8,9 @@ from __future__ import annotations
 import json
 import os
 import re
-import socket
 import subprocess
 import sys
 import time
-import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,12 +19,13 @@ from typing import Any
 import httpx
 import pytest
 from langgraph_sdk import get_sync_client
+from ports import held_port
 
 from graphs import GRAPHS
 
 ROOT = Path(__file__).parents[2]
 CLI_CHILD = ROOT / "tests" / "unit" / "cli" / "cli_child.py"
-PATIENCE = 240.0
+PATIENCE = 500.0
 QUESTION = "What is 15 * 23?"
 CALL = {"tool_calls": [{"name": "calculator", "arguments": {"expression": "20 + 1"}, "id": "call-1"}]}
 
@@ -70,14 +69,14 @@ class Studio:
         return values
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+@pytest.fixture(scope="module")
+def port() -> Iterator[int]:
+    with held_port() as port:
+        yield port
 
 
 @pytest.fixture(scope="module")
-def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
+def studio(tmp_path_factory: pytest.TempPathFactory, port: int) -> Iterator[Studio]:
     """``langgraph dev``, cut off from the network."""
     home = tmp_path_factory.mktemp("studio")
     nowhere = "http://127.0.0.1:9"
@@ -97,7 +96,7 @@ def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
         "NO_PROXY": "127.0.0.1,localhost",
         "NO_COLOR": "1",
     }
-    port, log = free_port(), home / "server.log"
+    log = home / "server.log"
     command = [sys.executable, "-m", "langgraph_cli", "dev", "--no-browser", "--no-reload"]
     with log.open("w") as sink:
         process = subprocess.Popen(
@@ -260,10 +259,14 @@ def test_what_waits_at_the_command_line_is_decided_here_and_the_other_way_round(
 
 
 @pytest.mark.engine
-def test_nothing_blocked_the_server(studio: Studio) -> None:
-    """Runs last: the log of everything above."""
+def test_nothing_blocked_or_broke_the_server(studio: Studio) -> None:
+    """Runs last: the log of everything above.
+
+    A call that the model made wrongly is a warning there, and no fault of the server's.
+    """
     thread = new_thread(studio, "react")
-    studio.run(thread, "react", f"Hello. ({uuid.uuid4()})")
-    log = studio.log.read_text()
-    found = re.findall(r"^.*(?:[Bb]locking call|BlockingError|Traceback|Error).*$", log, flags=re.MULTILINE)
-    assert found == []
+    studio.run(thread, "react", "Hello.")
+    log = re.sub(r"\x1b\[[\d;]*m", "", studio.log.read_text())
+    assert re.search(r"\[info +\]", log)
+    wrong = r"^.*(?:[Bb]locking call|BlockingError|Traceback|\[(?:error|critical) *\]).*$"
+    assert re.findall(wrong, log, flags=re.MULTILINE) == []

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from argparse import Namespace
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -165,3 +168,22 @@ def test_no_content_becomes_a_control_token(server: VLLMServer) -> None:
 
     assert special(EVIL) == special("x")
     assert len(special("x")) > 5
+
+
+def test_the_benchmark_of_agents_measures_ours_and_the_peer(server: VLLMServer) -> None:
+    """Its short form. It is here for the server, whose tool parser the peer cannot do without."""
+    from benchmarks import agents
+
+    address = {"base_url": f"{server.base_url}/v1"}
+    with ExitStack() as stack:
+        peer = agents.peer_agent("required", 8, stack, **address, name=server.model, key=KEY)
+        ours = agents.our_agent("required", 8, stack, **address, api_key=KEY)
+        options = Namespace(rounds=1, conversations=2, turns=1)
+        rounds = asyncio.run(agents.measure({"peer": peer, "same-server": ours}, options))
+    for role, [done] in rounds.items():
+        assert (done.conversations, done.calls, done.model_calls, done.unanswered) == (2, 2, 4, 0), role
+        assert done.tokens >= 2 * 8
+        assert len(done.first) == len(done.answer) == 2
+        assert all(0 < first <= answer for first, answer in zip(done.first, done.answer, strict=True))
+        assert done.processor > 0
+    assert [row["better"] for row in agents.ratios(rounds)] == ["more", "less", "less", "less"]

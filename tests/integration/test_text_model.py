@@ -43,12 +43,21 @@ def generations(model: VLLM, prompt: str = PROMPT, **arguments: Any) -> list[Gen
     return found  # type: ignore[return-value]  # neither chunks nor messages
 
 
-def core(model: VLLM) -> Any:
+def running(model: VLLM) -> Any:
     engine = model._session.engine()
     assert isinstance(engine, LocalEngine)
     assert engine._server is not None
     assert engine._server._llm is not None
-    return engine._server._llm.engine_core.engine_core
+    return engine._server._llm
+
+
+def core(model: VLLM) -> Any:
+    return running(model).engine_core.engine_core
+
+
+def config(model: VLLM) -> Any:
+    """vLLM's own configuration, as it runs."""
+    return running(model).vllm_config
 
 
 def info(generation: Generation) -> dict[str, Any]:
@@ -66,6 +75,7 @@ def likelihood(generation: Generation) -> float:
 def test_it_is_langchains_own_kind_and_continues_a_text(llm: VLLM) -> None:
     assert isinstance(llm, CommunityVLLM)
     assert llm.start().kind == "in-process"
+    assert config(llm).model_config.trust_remote_code is False  # never turned on implicitly
     assert llm.invoke(COUNT).startswith(" 13 14")  # a chat template would make a question of it
 
 
@@ -232,7 +242,7 @@ async def test_a_cancelled_beam_search_ends(llm: VLLM) -> None:
 def test_a_beam_search_says_once_what_it_leaves_out() -> None:
     with pytest.warns(UserWarning, match=r"temperature=0.5, top_k=3") as told:
         beam = VLLM(use_beam_search=True, temperature=0.5, top_k=3, max_new_tokens=3)
-    assert len(told) == 1
+    assert [each.category for each in told].count(UserWarning) == 1
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         beam.invoke(PROMPT)
@@ -330,6 +340,14 @@ def test_a_batch_runs_at_once_and_stays_in_order(llm: VLLM) -> None:
     assert [answer.split()[0] for answer in answers] == [str(number + 3) for number in range(30, 46)]
 
 
+@pytest.mark.parametrize("how", [{}, {"use_beam_search": True}], ids=str)
+def test_an_empty_prompt_is_refused_and_half_characters_are_not(llm: VLLM, how: dict[str, Any]) -> None:
+    with pytest.raises(RequestError, match="prompt"):
+        llm.invoke("", **how)
+    assert llm.invoke("1 2 \ud83d", **how) == llm.invoke("1 2 \ufffd", **how)
+    assert llm.get_token_ids("\ud83d") == llm.get_token_ids("\ufffd")
+
+
 def test_one_refused_prompt_ends_the_batch_and_not_the_engine(llm: VLLM) -> None:
     with pytest.raises(RequestError, match="8192"):
         llm.batch([COUNT, " word" * 9000])
@@ -357,19 +375,21 @@ def test_engine_arguments_reach_the_engine(tmp_path: Any) -> None:
     """One engine with all of them; its configuration is vLLM's own."""
     arguments = {"max_model_len": 64, "kv_cache_memory_bytes": 64 << 20, "max_num_seqs": 4, "max_logprobs": 3}
     with VLLM(
-        temperature=0, max_new_tokens=4, dtype="bfloat16", download_dir=str(tmp_path), vllm_kwargs=arguments
+        temperature=0,
+        max_new_tokens=4,
+        dtype="bfloat16",
+        download_dir=str(tmp_path),
+        trust_remote_code=True,
+        vllm_kwargs={**arguments, "seed": 3},
     ) as model:
         assert model.start().max_model_len == 64
-        engine = model._session.engine()
-        assert isinstance(engine, LocalEngine)
-        assert engine._server is not None
-        assert engine._server._llm is not None
-        config = engine._server._llm.vllm_config
-        assert str(config.model_config.dtype) == "torch.bfloat16"
-        assert config.load_config.download_dir == str(tmp_path)
-        assert config.scheduler_config.max_num_seqs == 4
-        assert config.model_config.trust_remote_code is False
-        assert config.parallel_config.tensor_parallel_size == 1
+        made = config(model)
+        assert str(made.model_config.dtype) == "torch.bfloat16"
+        assert made.load_config.download_dir == str(tmp_path)
+        assert made.scheduler_config.max_num_seqs == 4
+        assert made.model_config.trust_remote_code is True
+        assert made.model_config.seed == 3
+        assert made.parallel_config.tensor_parallel_size == 1
         with pytest.raises(RequestError, match="max allowed: 3"):
             model.invoke(COUNT, logprobs=5)
         assert model.invoke(COUNT)
@@ -408,5 +428,7 @@ def test_the_same_over_http(vllm_server: VLLMServer) -> None:
         [beam] = generations(there, use_beam_search=True, temperature=1.0)
         [same] = generations(VLLM(max_new_tokens=8, use_beam_search=True))
         assert beam.text == same.text
-        with pytest.raises(AgentError, match="8192"):
-            there.invoke(" word" * 9000)
+        assert there.invoke("1 2 \ud83d") == here.invoke("1 2 \ufffd")
+        for refused in ("", " word" * 9000):
+            with pytest.raises(AgentError, match=r"prompt|8192"):
+                there.invoke(refused)

@@ -39,6 +39,12 @@ __all__ = [
 
 _PATHS = ("root", "folder", "directory", "readable")
 _SQLITE = "sqlite:///"
+_KINDS: dict[type, tuple[tuple[type, ...], str]] = {
+    bool: ((bool,), "true or false"),  # the text "false" would count as true
+    int: ((int,), "a whole number"),
+    float: ((int, float), "a number"),
+}
+"""What may be given for an option, by the type of its default."""
 Options = Mapping[str, Any]
 
 
@@ -93,12 +99,15 @@ def _built(
 ) -> list[BaseTool]:
     if not isinstance(options, Mapping):
         raise ToolRegistrationError(f"builtin.{name} must be a table of options, not {options!r}")
-    known = list(inspect.signature(build).parameters)
-    for key in options:
+    known = inspect.signature(build).parameters
+    for key, value in options.items():
         if key not in known:
             raise ToolRegistrationError(
                 f"builtin.{name}: unknown option {key!r}.{closest(key, known)} Known: {', '.join(known)}"
             )
+        kinds, words = _KINDS.get(type(known[key].default), ((type(value),), ""))
+        if type(value) not in kinds:
+            raise ToolRegistrationError(f"builtin.{name}: {key}={value!r} must be {words}")
     try:
         return build(**{key: _from_base(key, value, base) for key, value in options.items()})
     except (ToolRegistrationError, TypeError, ValueError) as error:
@@ -112,9 +121,9 @@ def _from_base(key: str, value: Any, base: str | os.PathLike[str] | None) -> Any
     if key in _PATHS and isinstance(value, list | tuple):
         return [_from_base(key, each, base) for each in value]
     if key in _PATHS and isinstance(value, str):
-        return os.fspath(Path(base) / Path(value).expanduser())
+        return os.fspath(Path(base).absolute() / os.path.expanduser(value))
     if key == "url" and isinstance(value, str) and value.startswith(_SQLITE):
-        return _SQLITE + os.fspath(Path(base).absolute() / value.removeprefix(_SQLITE))
+        return _SQLITE + os.fspath(Path(base).absolute() / os.path.expanduser(value.removeprefix(_SQLITE)))
     return value
 
 

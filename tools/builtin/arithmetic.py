@@ -30,7 +30,7 @@ _MAX_LENGTH = 1000  # characters
 _MAX_DEPTH = 40  # parentheses, signs and powers inside each other
 
 _TOKEN = re.compile(
-    r"\s*(?:(?P<number>(?:[0-9]+(?:_[0-9]+)*\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)"
+    r"\s*(?:(?P<number>0[xX][0-9a-fA-F]+|(?:[0-9]+(?:_[0-9]+)*\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)"
     r"|(?P<operator>\*\*|//|[-+*/%^!(),]|[xX](?=[\s0-9(.]))"
     r"|(?P<name>[^\W\d]\w*))"
 )
@@ -51,8 +51,8 @@ _SPELLINGS = str.maketrans(
         "³": "**3",
     }
 )
-_SYNONYMS = {"^": "**", "x": "*", "percent": "%", "mod": "%"}
-_PRECEDENCE = {"+": 1, "-": 1, "*": 2, "/": 2, "//": 2, "%": 2, "of": 2, "**": 4}
+_SYNONYMS = {"^": "**", "x": "*", "percent": "%"}
+_PRECEDENCE = {"+": 1, "-": 1, "*": 2, "/": 2, "//": 2, "%": 2, "of": 2, "mod": 2, "**": 4}
 _SIGN = 3  # binds tighter than a product and looser than a power: -2**2 is -4
 
 
@@ -177,10 +177,14 @@ class _Parser:
 
     def _operand_follows(self) -> bool:
         following = self._tokens[self._next + 1]
-        return following.text != "of" and (following.kind in ("number", "name") or following.text == "(")
+        if following.text in ("of", "mod"):
+            return False
+        return following.kind in ("number", "name") or following.text == "("
 
     def _literal(self, text: str) -> Number:
         digits = text.replace(",", "")
+        if digits.startswith("0x"):
+            return self._checked(lambda hexadecimal: int(hexadecimal, 16), digits)
         return self._checked(float if set(digits) & set(".e") else int, digits)
 
     def _named(self, name: str) -> Number:

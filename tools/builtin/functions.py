@@ -129,5 +129,6 @@ OPERATIONS: dict[str, Callable[[Number, Number], Number]] = {
     "/": operator.truediv,
     "//": operator.floordiv,
     "%": operator.mod,
+    "mod": operator.mod,
     "**": power,
 }

@@ -17,6 +17,9 @@ _K1, _B = 1.5, 0.75  # how soon further occurrences count less; how much a passa
 _WORD = re.compile(r"\w+")
 # Scripts without blanks between words: each pair of characters counts as one.
 _UNBROKEN = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\u0e00-\u0e7f]+")
+_SEAM = re.compile(
+    f"({_UNBROKEN.pattern})"
+)  # where a word of another script stands beside them: «vLLMは速い»
 _ENDINGS = ("ingly", "edly", "ing", "ies", "ed", "es", "ly", "s")
 
 
@@ -50,7 +53,7 @@ def words_of(text: str) -> list[str]:
     plain = unicodedata.normalize("NFKD", text.casefold())
     plain = "".join(letter for letter in plain if not unicodedata.combining(letter))
     words = []
-    for word in _WORD.findall(plain):
+    for word in (part for found in _WORD.findall(plain) for part in _SEAM.split(found) if part):
         if _UNBROKEN.fullmatch(word):
             words += [word[at : at + 2] for at in range(max(len(word) - 1, 1))]
         else:

@@ -42,7 +42,7 @@ def passages(text: str, source: str, *, size: int) -> Iterator[Passage]:
     longer than ``size`` is a passage of its own, cut where it must be.
     """
     lines: list[str] = []
-    heading, begin, fenced = "", 1, False
+    heading, begin, fenced, held = "", 1, False, 0
 
     def finished(last: int) -> Iterator[Passage]:
         while lines and not lines[-1].strip():
@@ -60,15 +60,15 @@ def passages(text: str, source: str, *, size: int) -> Iterator[Passage]:
     for number, line in enumerate(text.splitlines(), start=1):
         fenced ^= _FENCE.match(line) is not None
         title = None if fenced else _HEADING.match(line)
-        held = sum(map(len, lines))
         full = (held >= size and not line.strip()) or held + len(line) > size * 2
         if title or full:
             yield from finished(number - 1)
         if title:
             heading = title[1]
         if not lines:
-            begin = number
+            begin, held = number, 0
             if not line.strip():  # passages begin with text
                 continue
         lines.append(line)
+        held += len(line)
     yield from finished(number)

@@ -22,6 +22,7 @@ from pathlib import Path
 
 from langchain_core.tools import BaseTool
 
+from tools.builtin.options import several
 from tools.builtin.shell import shown, unenforced
 from tools.decorator import tool
 from tools.errors import ToolRegistrationError
@@ -72,7 +73,7 @@ def build_python_tools(
     """
     if os.name != "posix":
         raise ToolRegistrationError("the Python tool needs a POSIX system, where processes can be limited")
-    folders = tuple(os.fspath(Path(each).expanduser().absolute()) for each in readable)
+    folders = tuple(os.fspath(Path(each).expanduser().absolute()) for each in several(readable))
     missing = unenforced(*_PARTS)
 
     @tool(

@@ -12,6 +12,7 @@ import errno
 import os
 import secrets
 import stat
+import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -144,7 +145,9 @@ def split(path: str) -> tuple[str, ...]:
     Raises:
         ToolInputError: The path is absolute, has ``..`` in it, or cannot be a path at all.
     """
-    if not path.isprintable() or len(path) > _MAX_PATH:
+    # Python takes every blank but one for unprintable; names of files have others in them.
+    usable = all(each.isprintable() or unicodedata.category(each) == "Zs" for each in path)
+    if not usable or len(path) > _MAX_PATH:
         raise ToolInputError(f"not a usable path: {path[:100]!r}")
     if path.startswith(("/", "~")) or "\\" in path or path[1:3] == ":/":
         raise ToolInputError(f"the path {path!r} must be relative and use '/', for example notes/today.txt")

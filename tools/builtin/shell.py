@@ -15,6 +15,7 @@ from pathlib import Path
 
 from langchain_core.tools import BaseTool
 
+from tools.builtin.options import several
 from tools.decorator import tool
 from tools.errors import ToolError, ToolRegistrationError
 from tools.policy import ToolPolicy, asking_always
@@ -62,6 +63,7 @@ def build_shell_tools(
     Raises:
         ToolRegistrationError: There is no such directory, or no shell on this system.
     """
+    seen = (*_PASSED, *several(environment))
     home = Path(directory).expanduser().absolute()
     if os.name != "posix":
         raise ToolRegistrationError("the shell needs a POSIX system")
@@ -70,7 +72,7 @@ def build_shell_tools(
     limits = Limits(
         memory=memory_mb << 20,
         network=network,
-        readable=(*SYSTEM, *(os.fspath(Path(each).expanduser().absolute()) for each in readable)),
+        readable=(*SYSTEM, *(os.fspath(Path(each).expanduser().absolute()) for each in several(readable))),
         writable=(os.fspath(home),),
     )
 
@@ -87,7 +89,7 @@ def build_shell_tools(
         """
         if "\0" in command:
             raise ToolError("a command cannot have a NUL character in it")
-        passed = {name: os.environ[name] for name in (*_PASSED, *environment) if name in os.environ}
+        passed = {name: os.environ[name] for name in seen if name in os.environ}
         ended = await run_process(
             ["/bin/sh", "-c", command],
             limits=limits,

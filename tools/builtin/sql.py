@@ -124,8 +124,11 @@ class Database:
             statement = query.replace("%", "%%") if self.dialect == "postgresql" else query
             result = connection.exec_driver_sql(statement, execution_options=options)
             if not result.returns_rows:
+                changed = result.rowcount
+                if changed < 0 and self.dialect == "sqlite":  # its driver counts none that begins with WITH
+                    changed = connection.exec_driver_sql("SELECT changes()").scalar() or 0
                 connection.commit()
-                return f"Done. {max(result.rowcount, 0)} rows changed."
+                return f"Done. {max(changed, 0)} rows changed."
             rows = result.fetchmany(self._max_rows + 1)
             names = list(result.keys())
             result.close()
@@ -276,8 +279,8 @@ def _address(url: str) -> URL:
                 f"the environment variable {variable!r}, for the database, is not set"
             )
         url = os.environ[variable]
-    if url.startswith("postgresql://"):  # the driver that the extra postgres brings
-        url = url.replace("postgresql://", "postgresql+psycopg://", 1)
+    # The driver that the extra postgres brings; the second is the older name that several hosters write.
+    url = re.sub("^(postgresql|postgres)://", "postgresql+psycopg://", url)
     try:
         return make_url(url)
     except ArgumentError:  # its message has the text, and that may have a password in it

@@ -18,12 +18,13 @@ import re
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from langchain_core.tools import BaseTool
 
 from tools.builtin.addresses import is_public
 from tools.builtin.markdown import to_markdown
+from tools.builtin.options import several
 from tools.decorator import tool
 from tools.errors import ToolError, ToolInputError, ToolRegistrationError
 from tools.policy import ToolPolicy
@@ -44,6 +45,7 @@ _HEADERS = {
 }
 _TEXT = re.compile(r"text/|application/(json|xml|javascript|.*\+(json|xml))", re.IGNORECASE)
 _HTML = re.compile(r"text/html|application/xhtml", re.IGNORECASE)
+_GZIP = b"\x1f\x8b"  # what it begins with
 _CHARSET = re.compile(rb"""<meta[^>]{0,200}charset=["']?([\w-]{1,40})""", re.IGNORECASE)
 
 
@@ -124,8 +126,8 @@ class Web:
         max_bytes: int,
         resolve: Resolver,
     ) -> None:
-        self._only = [host.casefold() for host in only]
-        self._allow = {host.casefold() for host in allow}
+        self._only = [host.casefold() for host in several(only)]
+        self._allow = {host.casefold() for host in several(allow)}
         self._timeout = timeout
         self._max_bytes = max_bytes
         self._resolve = resolve
@@ -249,17 +251,35 @@ async def _unpacked(response: httpx.Response, limit: int) -> AsyncIterator[bytes
     encoding = response.headers.get("content-encoding", "identity").strip().casefold()
     if encoding not in ("identity", "gzip", "x-gzip", "deflate", ""):
         raise ToolError(f"{response.url.host}: the encoding {encoding!r} of the page is not known")
-    unpack = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32) if encoding not in ("identity", "") else None
+    unpack: Any = None
     async for chunk in response.aiter_raw():
-        if unpack is None:
+        if encoding in ("identity", ""):
             yield chunk
             continue
-        try:
-            yield unpack.decompress(chunk, limit)
-        except zlib.error as error:
-            raise ToolError(f"the page cannot be unpacked: {error}") from None
-        if unpack.unconsumed_tail or unpack.eof:  # the limit was met, or what follows does not belong to it
-            return
+        rest = chunk
+        while rest:
+            if unpack is None:
+                unpack = _unpacker(encoding, rest)
+            elif unpack.eof:
+                if not _GZIP.startswith(rest[:2]):
+                    return  # it does not belong to the page
+                unpack = _unpacker("gzip", rest)  # a page may be packed in several parts
+            try:
+                part = unpack.decompress(rest, limit)
+            except zlib.error as error:
+                raise ToolError(f"the page cannot be unpacked: {error}") from None
+            yield part
+            if unpack.unconsumed_tail:  # the limit was met
+                return
+            rest = unpack.unused_data
+
+
+def _unpacker(encoding: str, beginning: bytes) -> Any:
+    """What unpacks a page that begins so."""
+    has_header = beginning[0] & 0x0F == zlib.DEFLATED or beginning[0] == _GZIP[0]
+    if encoding == "deflate" and not has_header:  # many servers leave it out
+        return zlib.decompressobj(wbits=-zlib.MAX_WBITS)
+    return zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)
 
 
 def _text_of(fetched: Fetched) -> str:

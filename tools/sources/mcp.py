@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import contextlib
+import json
 import logging
 import math
 import re
@@ -174,6 +175,8 @@ class McpConnection:
         except MCPError as error:
             self._check.set()
             raise ToolError(f"{self.source}: {error}") from error
+        except ToolError as error:  # there is no session, so nothing was sent
+            raise ToolError(f"{self.source} was not asked: {error}") from error
         except Exception as error:
             await self._drop()
             raise ToolError(
@@ -203,7 +206,7 @@ class McpConnection:
 
     async def _session(self) -> Any:
         if self._closed:
-            raise ToolError(f"{self.source} was closed")
+            raise ToolError("the connection was closed")
         if self._owner is None or self._owner.done():
             self._client = asyncio.get_running_loop().create_future()
             self._owner = asyncio.create_task(self._own(self._client))
@@ -246,9 +249,9 @@ class McpConnection:
                 listening = asyncio.create_task(self._listen(client))
                 stack.callback(listening.cancel)
                 while True:
-                    self._check.clear()
                     with contextlib.suppress(TimeoutError):
                         await asyncio.wait_for(self._check.wait(), self.server.health_interval)
+                    self._check.clear()  # before it is read: what changes meanwhile is told once more
                     async with asyncio.timeout(self.server.timeout):
                         await self._read_list(client)
         except asyncio.CancelledError:
@@ -256,8 +259,10 @@ class McpConnection:
             raise
         except Exception as error:
             self._error = _words(error)
-            logger.warning("%s was lost: %s", self.source, self._error)
-            if not opened.done():
+            if opened.done():
+                logger.warning("%s was lost: %s", self.source, self._error)
+            else:  # whoever asked for it says so
+                logger.info("%s does not answer: %s", self.source, self._error)
                 opened.set_exception(ToolError(self._error))
                 opened.exception()  # looked at, also where nobody waits any more
             self._healthy = False
@@ -335,6 +340,9 @@ def _text(result: Any) -> str:
     for block in result.content:
         text = getattr(block, "text", None) or getattr(getattr(block, "resource", None), "text", None)
         parts.append(text if text is not None else f"({block.type} content, not shown)")
+    structured = getattr(result, "structured_content", None)
+    if not parts and structured is not None:  # servers should give it as text as well, and not all do
+        parts.append(json.dumps(structured, ensure_ascii=False))
     return "\n".join(parts) or "Done. The tool returned no value."
 
 

@@ -9,6 +9,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
@@ -20,10 +21,17 @@ from vllm.v1.engine.core_client import InprocClient
 from vllm.v1.engine.exceptions import EngineDeadError as VLLMEngineDeadError
 
 from agent.engines.base import StageCallback
+from agent.engines.inprocess.arrivals import Arrivals
+from agent.engines.memory import Trimming
 
 logger = logging.getLogger(__name__)
 
 _STOP = object()
+
+GATHERING = 0.05
+"""Seconds that an idle core waits at most for requests that are on their way when the first one arrives."""
+
+_LOOK = 0.001  # seconds between two looks whether any are still on their way
 
 _CORES: set[Any] = set()
 _CORES_LOCK = threading.Lock()
@@ -54,6 +62,9 @@ class ThreadCoreClient(InprocClient):  # type: ignore[misc]  # vLLM is untyped f
 
     Everything that touches the core is a closure in one queue, run by the thread between two steps, so the
     core needs no locks. Results go back to the front's loop.
+
+    Attributes:
+        arrivals: What an idle core waits a little for, so that calls made together start together.
     """
 
     engine_ranks_managed = (0,)
@@ -65,6 +76,8 @@ class ThreadCoreClient(InprocClient):  # type: ignore[misc]  # vLLM is untyped f
         self._loop = asyncio.get_running_loop()
         self._outputs: asyncio.Queue[EngineCoreOutputs | Exception] = asyncio.Queue()
         self._work: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._calls: set[asyncio.Future[Any]] = set()
+        self.arrivals = Arrivals()
         ready = threading.Event()
         failure: list[BaseException] = []
 
@@ -101,24 +114,52 @@ class ThreadCoreClient(InprocClient):  # type: ignore[misc]  # vLLM is untyped f
         self._work.put(fail)
 
     def _serve(self) -> None:
-        core = self.engine_core
+        trimming = Trimming()
         try:
-            while True:
-                idle = not (core.scheduler.has_requests() or core.batch_queue)
-                while idle or not self._work.empty():
-                    job = self._work.get()
-                    if job is _STOP:
-                        return
-                    job()
-                    idle = False
-                if core.scheduler.has_requests() or core.batch_queue:
+            while self._do_work():
+                if self._busy:
                     self._step()
+                    trimming.at_work()
         except Exception as error:  # any failure of a step means that the engine is dead
             logger.exception("vLLM's engine core failed")
             self.resources.engine_dead = True
             self._post(VLLMEngineDeadError(), cause=error)
         finally:
-            core.shutdown()
+            with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                self._loop.call_soon_threadsafe(self._end_calls)
+            self.engine_core.shutdown()
+
+    def _end_calls(self) -> None:
+        """Tell those who wait for a job that nobody does it any more."""
+        for future in self._calls:
+            if not future.done():
+                future.set_exception(VLLMEngineDeadError())
+
+    @property
+    def _busy(self) -> bool:
+        return bool(self.engine_core.scheduler.has_requests() or self.engine_core.batch_queue)
+
+    def _do_work(self) -> bool:
+        """Do what the queue holds; return whether to go on. An idle core waits for something to do."""
+        idle = not self._busy
+        job = self._work.get() if idle else self._next_job(until=0.0)
+        until = time.monotonic() + GATHERING if idle else 0.0
+        while job is not None:
+            if job is _STOP:
+                return False
+            job()
+            job = self._next_job(until=until)
+        return True
+
+    def _next_job(self, *, until: float) -> Any:
+        """Return the next job; None where there is none and, till ``until``, none is on its way."""
+        while True:
+            with suppress(queue.Empty):
+                return self._work.get_nowait()
+            if not self.arrivals or time.monotonic() >= until:
+                return None
+            with suppress(queue.Empty):
+                return self._work.get(timeout=_LOOK)
 
     def _step(self) -> None:
         outputs, executed = self.engine_core.step_fn()
@@ -149,6 +190,7 @@ class ThreadCoreClient(InprocClient):  # type: ignore[misc]  # vLLM is untyped f
 
     async def add_request_async(self, request: EngineCoreRequest) -> None:
         """Hand a request to the core."""
+        self.arrivals.arrived()
         if self.resources.engine_dead:
             raise VLLMEngineDeadError
 
@@ -168,6 +210,8 @@ class ThreadCoreClient(InprocClient):  # type: ignore[misc]  # vLLM is untyped f
 
     async def call(self, function: Callable[..., Any], *args: Any) -> Any:
         """Run ``function`` on the core's thread between two steps and return its result."""
+        if self.resources.engine_dead:
+            raise VLLMEngineDeadError
         future: asyncio.Future[Any] = self._loop.create_future()
 
         def settle(result: Any, error: BaseException | None) -> None:
@@ -185,6 +229,8 @@ class ThreadCoreClient(InprocClient):  # type: ignore[misc]  # vLLM is untyped f
                 result, error = None, caught
             self._loop.call_soon_threadsafe(settle, result, error)
 
+        self._calls.add(future)
+        future.add_done_callback(self._calls.discard)
         self._work.put(job)
         return await future
 

@@ -8,8 +8,12 @@ from typing import Any
 import psutil
 import torch
 import vllm
+from vllm.config import ProfilerConfig, StructuredOutputsConfig
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.platforms import current_platform
+from vllm.utils.import_utils import resolve_obj_by_qualname
+
+from agent.engines.memory import large_import
 
 _CPU_KV_CACHE_BYTES = 2 << 30
 
@@ -34,6 +38,32 @@ def with_platform_defaults(engine_args: dict[str, Any]) -> dict[str, Any]:
         defaults["dtype"] = "float32"
     chosen = {name: value for name, value in engine_args.items() if name != "dtype" or value != "auto"}
     return {**defaults, **chosen}
+
+
+def with_config_objects(engine_args: dict[str, Any]) -> dict[str, Any]:
+    """Make of dictionaries what ``vllm.LLM`` makes of them too, and ``vllm.EngineArgs`` does not."""
+    made = dict(engine_args)
+    for name, config in (
+        ("structured_outputs_config", StructuredOutputsConfig),
+        ("profiler_config", ProfilerConfig),
+    ):
+        if isinstance(value := made.get(name), dict):
+            made[name] = config(**value)
+    return made
+
+
+def import_worker(parallel_config: Any) -> None:
+    """Import what computes in this process before anything is loaded.
+
+    vLLM imports some 550 modules with its worker, which stay. Imported while a model is loaded, they would
+    lie between what is freed when it is closed, and keep the pages that they share with it.
+
+    Args:
+        parallel_config: Of vLLM; with several cards the workers are in processes of their own.
+    """
+    if parallel_config.world_size == 1:
+        with large_import():
+            resolve_obj_by_qualname(parallel_config.worker_cls)
 
 
 def _fast_bfloat16() -> bool:

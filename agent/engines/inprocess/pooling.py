@@ -16,7 +16,8 @@ from vllm.entrypoints.pooling.scoring.protocol import RerankRequest
 from vllm.entrypoints.serve.tokenize.protocol import TokenizeCompletionRequest
 
 from agent.engines.base import PoolingRoute, Request
-from agent.errors import RequestError, UnsupportedTaskError
+from agent.engines.inprocess.forms import validated
+from agent.errors import UnsupportedTaskError
 
 # vLLM builds its answers with a class that FastAPI advises against; the caller can do nothing about that.
 warnings.filterwarnings("ignore", message="ORJSONResponse is deprecated")
@@ -58,12 +59,12 @@ async def pooled(state: Any, route: PoolingRoute, request: Request, tasks: Seque
         RequestError: The body is not in the route's form.
     """
     if route == "tokenize":
-        wanted = _validated(TypeAdapter(TokenizeCompletionRequest), request)
+        wanted = validated(TokenizeCompletionRequest.model_validate, request)
         tokenized = await state.serving_tokenization.create_tokenize(wanted, None)
         return tokenized.model_dump() if hasattr(tokenized, "tokens") else tokenized
     handler = _HANDLERS[route]
     serving = getattr(state, handler.name, None)
-    wanted = _validated(handler.form, request)
+    wanted = validated(handler.form.validate_python, request)
     task = getattr(wanted, "task", None)
     if serving is None:
         msg = f"this model {handler.does}; {_does(tasks)}; take a model for the task"
@@ -88,10 +89,3 @@ def labels(hf_config: Any) -> tuple[str, ...]:
 
 def _does(tasks: Sequence[str]) -> str:
     return f"it is one for: {', '.join(tasks)}"
-
-
-def _validated(form: TypeAdapter[Any], request: Request) -> Any:
-    try:
-        return form.validate_python(dict(request))
-    except ValueError as error:
-        raise RequestError(f"vLLM refuses the request: {error}") from error

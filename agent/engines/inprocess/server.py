@@ -6,7 +6,7 @@ import asyncio
 import dataclasses
 import json
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from contextlib import AbstractContextManager, aclosing, nullcontext
 from typing import Any
 from unittest.mock import patch
 
@@ -29,7 +29,8 @@ from vllm.v1.engine.core_client import EngineCoreClient
 from agent.engines.base import Explained, PoolingRoute, Request, Response, StageCallback
 from agent.engines.inprocess.caches import forget_tokenizers
 from agent.engines.inprocess.core import ThreadCoreClient
-from agent.engines.inprocess.platform import with_platform_defaults
+from agent.engines.inprocess.forms import validated
+from agent.engines.inprocess.platform import import_worker, with_config_objects, with_platform_defaults
 from agent.engines.inprocess.pooling import labels, pooled
 from agent.engines.inprocess.protocol import check_parser_names, chosen, explained, own_control_tokens, probed
 from agent.errors import AgentError, EngineDeadError, EngineError, RequestError, UnsupportedTaskError
@@ -70,11 +71,12 @@ class InProcessServer:
 
     def load(self, engine_args: dict[str, Any], wanted: Wanted, on_stage: StageCallback) -> LoadedModel:
         """Load the model and warm it up; blocks the loop, which nothing else uses yet."""
-        on_stage("loading")
         check_parser_names(wanted)
-        args = AsyncEngineArgs(**with_platform_defaults(engine_args))
+        args = AsyncEngineArgs(**with_platform_defaults(with_config_objects(engine_args)))
         # Batches of the size that suits the card, as for its server; other uses get 128 requests at most.
         config = args.create_engine_config(UsageContext.OPENAI_API_SERVER)
+        import_worker(config.parallel_config)
+        on_stage("loading")
         choice, problem = chosen(config.model_config, wanted)
         if choice.reasoning_parser:  # the core must know it: no grammar holds while the model thinks
             args.reasoning_parser = choice.reasoning_parser
@@ -120,7 +122,7 @@ class InProcessServer:
             "tool_call_parser": choice.tool_parser,
             "enable_auto_tool_choice": choice.tool_parser is not None,
         }
-        for name, value in {**engine_args, **frontend_args, **parsers}.items():
+        for name, value in {**with_config_objects(engine_args), **frontend_args, **parsers}.items():
             setattr(namespace, name, value)
         namespace.chat_template = namespace.chat_template or self._own_template()
         # The serving layer reads it from here, where its own command line would have put it.
@@ -148,25 +150,33 @@ class InProcessServer:
 
     async def chat(self, request: Request) -> Response:
         """Answer one chat request whole."""
-        answer = await self._chat({**request, "stream": False})
+        with self._announced():
+            answer = await self._chat({**request, "stream": False})
         return answer.model_dump(mode="json", exclude_none=True)  # type: ignore[no-any-return]
 
     async def stream_chat(self, request: Request) -> AsyncGenerator[Response]:
         """Answer one chat request in chunks."""
-        async with aclosing(self._chunks(await self._chat({**request, **_STREAMED}))) as chunks:
-            async for chunk in chunks:
-                yield chunk
+        with self._announced():
+            async with aclosing(self._chunks(await self._chat({**request, **_STREAMED}))) as chunks:
+                async for chunk in chunks:
+                    yield chunk
 
     async def complete(self, request: Request) -> Response:
         """Continue one text whole."""
-        answer = await self._complete({**request, "stream": False})
+        with self._announced():
+            answer = await self._complete({**request, "stream": False})
         return answer.model_dump(mode="json", exclude_none=True)  # type: ignore[no-any-return]
 
     async def stream_complete(self, request: Request) -> AsyncGenerator[Response]:
         """Continue one text in chunks."""
-        async with aclosing(self._chunks(await self._complete({**request, **_STREAMED}))) as chunks:
-            async for chunk in chunks:
-                yield chunk
+        with self._announced():
+            async with aclosing(self._chunks(await self._complete({**request, **_STREAMED}))) as chunks:
+                async for chunk in chunks:
+                    yield chunk
+
+    def _announced(self) -> AbstractContextManager[None]:
+        """Let the core know that a request is on its way."""
+        return nullcontext() if self._llm is None else self._llm.engine_core.arrivals.announced()
 
     async def _chunks(self, stream: AsyncGenerator[str]) -> AsyncGenerator[Response]:
         try:
@@ -185,12 +195,12 @@ class InProcessServer:
         """Return the token ids of the prompt: of a conversation, or of a text of any length."""
         if "prompt" in request:
             question = {name: request[name] for name in ("prompt", "add_special_tokens") if name in request}
-            wanted = _validated(TokenizeCompletionRequest, question)
+            wanted = validated(TokenizeCompletionRequest.model_validate, question)
             tokenized = await self._translate(self._state.serving_tokenization.create_tokenize(wanted, None))
             return list(tokenized.tokens)
         rendered = await self._translate(
             self._generating("openai_serving_chat").render_chat_request(
-                _validated(ChatCompletionRequest, request)
+                validated(ChatCompletionRequest.model_validate, request)
             )
         )
         _, inputs = rendered
@@ -200,17 +210,19 @@ class InProcessServer:
         """Return the prompt of a chat request, and what vLLM holds the answer to."""
         token_ids = await self.render(request)
         serving = self._generating("openai_serving_chat")
-        return explained(serving, _validated(ChatCompletionRequest, request), token_ids)
+        return explained(serving, validated(ChatCompletionRequest.model_validate, request), token_ids)
 
     async def _chat(self, request: dict[str, Any]) -> Any:
         serving = self._generating("openai_serving_chat")
         return await self._translate(
-            serving.create_chat_completion(_validated(ChatCompletionRequest, request))
+            serving.create_chat_completion(validated(ChatCompletionRequest.model_validate, request))
         )
 
     async def _complete(self, request: dict[str, Any]) -> Any:
         serving = self._generating("openai_serving_completion")
-        return await self._translate(serving.create_completion(_validated(CompletionRequest, request)))
+        return await self._translate(
+            serving.create_completion(validated(CompletionRequest.model_validate, request))
+        )
 
     async def pool(self, route: PoolingRoute, request: Request) -> Response:
         """Answer one request to a pooling model."""
@@ -279,10 +291,3 @@ _DEAD = "the engine died while this request was running; the next call starts a 
 
 # The usage comes with the last chunk, as OpenAI's clients ask for it.
 _STREAMED = {"stream": True, "stream_options": {"include_usage": True}}
-
-
-def _validated(form: Any, request: Request) -> Any:
-    try:
-        return form.model_validate(dict(request))
-    except ValueError as error:
-        raise RequestError(f"vLLM refuses the request: {error}") from error

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import time
 from collections.abc import AsyncGenerator, Mapping
 from functools import cached_property
 from typing import Any
@@ -15,7 +16,7 @@ import httpx
 from pydantic import SecretStr
 
 from agent.engines.remote.sse import EventDecoder
-from agent.errors import ConfigurationError
+from agent.errors import ConfigurationError, RequestError
 
 CHAT = "chat/completions"
 """Path of the one route that every such server has."""
@@ -26,6 +27,7 @@ COMPLETIONS = "completions"
 _CONNECT_SECONDS = 10.0
 _LONGEST_WAIT = 60.0  # a server that asks for more patience is reported instead
 _IDLE_SECONDS = 3.0  # vLLM drops idle connections after 5: one that it is just dropping is never used
+_AT_ONCE = 1.0  # seconds in which a connection shows that it was dropped before it was taken up
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
@@ -65,7 +67,7 @@ class Connection:
         headers: Further headers of each request.
 
     Raises:
-        ConfigurationError: ``base_url`` is no address of a server.
+        ConfigurationError: ``base_url`` is no address of a server, or ``api_key`` no key.
     """
 
     def __init__(
@@ -81,7 +83,7 @@ class Connection:
         self._api = url.copy_with(path=url.path.rstrip("/") or "/v1")
         self._root = self._api.copy_with(path=self._api.path.removesuffix("/v1") or "/")
         self.address = str(url.copy_with(username=None, password=None)).rstrip("/")
-        self._key = api_key.get_secret_value() if api_key else ""
+        self._key = _checked_key(api_key)
         self._timeout = timeout
         self._max_retries = max_retries
         authorization = {"Authorization": f"Bearer {self._key}"} if self._key else {}
@@ -90,14 +92,25 @@ class Connection:
 
     @cached_property
     def _client(self) -> httpx.AsyncClient:
-        """Made with the first call: it reads all certificates, and most models are built without a call."""
-        return httpx.AsyncClient(
-            headers=self._headers,
-            timeout=httpx.Timeout(self._timeout, connect=min(self._timeout, _CONNECT_SECONDS)),
-            # Batching is the server's work: it must see all requests at once.
-            limits=httpx.Limits(max_connections=None, keepalive_expiry=_IDLE_SECONDS),
-            trust_env=self._proxied,
-        )
+        """Made with the first call: it reads all certificates, and most models are built without a call.
+
+        Raises:
+            ConfigurationError: The environment names a proxy or certificates that cannot be used.
+        """
+        try:
+            return httpx.AsyncClient(
+                headers=self._headers,
+                timeout=httpx.Timeout(self._timeout, connect=min(self._timeout, _CONNECT_SECONDS)),
+                # Batching is the server's work: it must see all requests at once.
+                limits=httpx.Limits(max_connections=None, keepalive_expiry=_IDLE_SECONDS),
+                trust_env=self._proxied,
+            )
+        except (ImportError, OSError, ValueError, httpx.InvalidURL) as error:  # the first for SOCKS
+            msg = (
+                f"{self.address} cannot be connected to with the proxy and the certificates that the "
+                f"environment names ({error}); see HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and SSL_CERT_FILE"
+            )
+            raise ConfigurationError(msg) from error
 
     async def json(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
         """Make one call and return the JSON of the answer.
@@ -150,9 +163,8 @@ class Connection:
         url = base.copy_with(path=f"{base.path.rstrip('/')}/{path.lstrip('/')}")
         for attempt in itertools.count():
             last = attempt >= self._max_retries
-            request = self._client.build_request(method, url, json=body)
             try:
-                response = await self._client.send(request, stream=True)
+                response = await self._sent(method, url, body)
             except (httpx.ConnectError, httpx.ConnectTimeout) as error:  # nothing was sent
                 if last:
                     raise UnreachableError(str(error) or type(error).__name__) from error
@@ -168,6 +180,37 @@ class Connection:
                 raise failure
             await asyncio.sleep(max(wait, _pause(attempt)))
         raise AssertionError
+
+    async def _sent(self, method: str, url: httpx.URL, body: Mapping[str, Any] | None) -> httpx.Response:
+        """Send a request; once more where the server dropped an idle connection just as it was taken up.
+
+        A server that lives takes the second one, on a connection of its own. One that ended over the first
+        does not, and then the first is what counts. Whoever breaks off later has worked on the request.
+        """
+        dropped: httpx.HTTPError | None = None
+        while True:
+            if self._client.is_closed:  # meanwhile, by ourselves
+                raise LostError("it was closed")
+            request, made = self._built(method, url, body), _Made()
+            request.extensions["trace"] = made.trace
+            late = time.monotonic() + _AT_ONCE
+            try:
+                return await self._client.send(request, stream=True)
+            except (httpx.ConnectError, httpx.ConnectTimeout):
+                if dropped is not None:
+                    raise dropped from None
+                raise
+            except (httpx.NetworkError, httpx.RemoteProtocolError) as error:
+                if made.connection or time.monotonic() > late:
+                    raise
+                dropped = error
+
+    def _built(self, method: str, url: httpx.URL, body: Mapping[str, Any] | None) -> httpx.Request:
+        client = self._client
+        try:
+            return client.build_request(method, url, json=body)
+        except (TypeError, ValueError) as error:  # an object, a number that is none, half a character
+            raise RequestError(f"the request cannot be sent, as it is no JSON: {error}") from error
 
     async def _refused(self, response: httpx.Response) -> RefusedError:
         try:
@@ -187,16 +230,39 @@ class Connection:
         return text.replace(self._key, "***") if self._key else text
 
 
+class _Made:
+    """Whether a connection was made for a request; where not, one that was idle served it."""
+
+    connection = False
+
+    async def trace(self, event: str, _: Mapping[str, Any]) -> None:
+        """Called by httpcore with each step of a request (its "trace" extension)."""
+        self.connection = self.connection or event.startswith("connection.connect_")
+
+
 def _checked(base_url: str) -> httpx.URL:
     try:
         url = httpx.URL(base_url)
-    except (httpx.InvalidURL, TypeError) as error:
+        possible = url.scheme in ("http", "https") and url.host and not (url.query or url.fragment)
+    except (httpx.InvalidURL, TypeError, ValueError) as error:  # the last for a host name that is none
         msg = f"base_url must be an address such as http://localhost:8000/v1, got {base_url!r} ({error})"
         raise ConfigurationError(msg) from error
-    if url.scheme not in ("http", "https") or not url.host or url.query or url.fragment:
+    if not possible or not 0 < (url.port or 80) < 1 << 16:
         msg = f"base_url must be an address such as http://localhost:8000/v1, got {base_url!r}"
         raise ConfigurationError(msg)
     return url
+
+
+def _checked_key(api_key: SecretStr | None) -> str:
+    """Return the key, without the line break that a file it was read from ends with."""
+    key = api_key.get_secret_value().strip() if api_key else ""
+    if not (key.isascii() and key.isprintable()):  # what says so later shows the key
+        msg = (
+            "the key that api_key= or VLLM_API_KEY gives has a line break or a character other than ASCII in "
+            "it, so it is none"
+        )
+        raise ConfigurationError(msg)
+    return key
 
 
 def _pause(attempt: int) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -14,6 +14,7 @@ from agent.errors import ConfigurationError, ModelNotFoundError
 from agent.protocols.control import WELL_KNOWN, control_tokens, looks_like_control
 
 _MISSING = (404, 405)
+_BUSY = (408, 429)
 _MOST_NAMES = 10  # in one message
 _PROBE_TOOL = {"type": "function", "function": {"name": "probe", "parameters": {"type": "object"}}}
 
@@ -37,11 +38,11 @@ async def discover(connection: Connection, wanted: str | None) -> tuple[EngineIn
     if is_vllm:
         version = await _optional(connection, "/version")
         tokenizer = await _optional(connection, "/tokenizer_info")  # shown where the server is told to
-    template = tokenizer.get("chat_template")
+    template, limit = tokenizer.get("chat_template"), card.get("max_model_len")
     info = EngineInfo(
         kind="remote",
         model=model,
-        max_model_len=card.get("max_model_len"),
+        max_model_len=limit if isinstance(limit, int) and limit > 0 else None,
         parameters=await asyncio.to_thread(parameters_of, _text(card.get("root")), model),
         chat_template=_text(template),
         control_tokens=_control_tokens(tokenizer) or await _told_by_tokens(connection, model, is_vllm),
@@ -59,11 +60,12 @@ async def _cards(connection: Connection, wanted: str | None) -> list[dict[str, A
             raise
         return []  # some gateways have no list
     cards = listing.get("data") if isinstance(listing, dict) else None
-    return [card for card in cards or () if isinstance(card, dict) and card.get("id")]
+    known = cards if isinstance(cards, list) else []
+    return [card for card in known if isinstance(card, dict) and _text(card.get("id"))]
 
 
 def _choose(cards: list[dict[str, Any]], wanted: str | None, address: str) -> dict[str, Any]:
-    names = [str(card["id"]) for card in cards]
+    names = [card["id"] for card in cards]
     shown = ", ".join(names[:_MOST_NAMES])
     if len(names) > _MOST_NAMES:
         shown += f" and {len(names) - _MOST_NAMES} more"
@@ -78,7 +80,7 @@ def _choose(cards: list[dict[str, Any]], wanted: str | None, address: str) -> di
     if not bases:
         msg = f"the server at {address} lists no model; if it has one nevertheless, give its name as model="
         raise ModelNotFoundError(msg)
-    if len({card.get("root") or card["id"] for card in bases}) > 1:  # not only several names of one
+    if len({_text(card.get("root")) or card["id"] for card in bases}) > 1:  # not only several names of one
         msg = f"the server at {address} serves several models; give model= as one of: {shown}"
         raise ConfigurationError(msg)
     return bases[0]
@@ -93,16 +95,16 @@ async def _parses_tools(connection: Connection, model: str) -> bool:
     question = {"model": model, "messages": [{"role": "user", "content": "Hello"}]}
     with_tools = {**question, "tools": [_PROBE_TOOL]}
     try:
-        plain = await connection.json("POST", "/tokenize", question)
-        shown = await connection.json("POST", "/tokenize", with_tools)
-        if plain["count"] == shown["count"]:
-            return False  # the template leaves them out
+        plain = await _tokenized(connection, question)
+        shown = await _tokenized(connection, with_tools)
+        if plain.get("count") == shown.get("count"):
+            return False  # the template leaves them out, or nobody knows
         # Refused at once where the server has no parser.
         await connection.json("POST", CHAT, {**with_tools, "tool_choice": "auto", "max_tokens": 1})
     except RefusedError as error:
-        if error.status == 400 or error.status in _MISSING:
-            return False
-        raise
+        if error.status in _BUSY or error.status >= 500:
+            raise
+        return False  # also where a proxy lets nobody ask, or answers with a page of its own
     return True
 
 
@@ -110,7 +112,8 @@ async def _told_by_tokens(connection: Connection, model: str, is_vllm: bool) -> 
     """Find the control tokens of a server that does not show its tokenizer.
 
     A vLLM server is asked which of the well-known ones its tokenizer makes single tokens of, and which stand
-    in the prompt of a short conversation; of others all well-known ones are taken.
+    in the prompt of a short conversation; of others all well-known ones are taken, and of one behind a proxy
+    that lets nobody ask.
     """
     if not is_vllm:
         return WELL_KNOWN
@@ -124,10 +127,15 @@ async def _told_by_tokens(connection: Connection, model: str, is_vllm: bool) -> 
     found: set[str] = set()
     for question in questions:
         with suppress(RefusedError):  # not every template takes a system's message
-            body = {"model": model, **question, "return_token_strs": True}
-            answer = await connection.json("POST", "/tokenize", body)
-            found.update(text for text in answer.get("token_strs") or () if looks_like_control(text))
-    return control_tokens(found, ())
+            answer = await _tokenized(connection, {"model": model, **question, "return_token_strs": True})
+            texts = answer.get("token_strs")
+            found.update(filter(looks_like_control, _texts(texts if isinstance(texts, list) else ())))
+    return control_tokens(found, ()) or WELL_KNOWN
+
+
+async def _tokenized(connection: Connection, question: Mapping[str, Any]) -> Mapping[str, Any]:
+    answer = await connection.json("POST", "/tokenize", question)
+    return answer if isinstance(answer, dict) else {}
 
 
 async def _optional(connection: Connection, path: str) -> Mapping[str, Any]:
@@ -143,10 +151,18 @@ def _text(value: Any) -> str | None:
 
 def _control_tokens(tokenizer: Mapping[str, Any]) -> tuple[str, ...]:
     """Collect them from the tokenizer's configuration, longest first."""
-    tokens = set((tokenizer.get("added_tokens_decoder") or {}).values())
+    added = tokenizer.get("added_tokens_decoder")
+    tokens = set(_texts(added.values() if isinstance(added, dict) else ()))
     for name, value in tokenizer.items():
         if name.endswith("_token"):
-            tokens.add(value)
+            tokens.update(_texts([value]))
         elif name.endswith("special_tokens") and isinstance(value, list):
-            tokens.update(value)
-    return tuple(sorted((t for t in tokens if isinstance(t, str) and t), key=lambda t: (-len(t), t)))
+            tokens.update(_texts(value))
+    return tuple(sorted(tokens, key=lambda text: (-len(text), text)))
+
+
+def _texts(tokens: Iterable[Any]) -> Iterator[str]:
+    """Give the texts among tokens, some of which may be records of a text as tokenizers keep them."""
+    for token in tokens:
+        if text := _text(token.get("content") if isinstance(token, dict) else token):
+            yield text

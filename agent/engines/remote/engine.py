@@ -29,6 +29,7 @@ from agent.engines.remote.connection import (
 from agent.engines.remote.discovery import discover
 from agent.engines.remote.fields import VLLM_FIELDS
 from agent.engines.remote.pooling import PATHS, for_another_task
+from agent.engines.remote.shapes import is_answer, is_chunk, is_pooled
 from agent.errors import (
     AgentError,
     ConfigurationError,
@@ -64,7 +65,8 @@ class RemoteEngine:
         model: The name under which the server serves the model; None where it serves one only.
         timeout: Seconds that the server may stay silent before a call is given up.
         max_retries: How often a call is tried again, with growing pauses, when the server certainly did no
-            work for it: nothing listens at the address, or it was too busy and said when to come again.
+            work for it: nothing listens at the address, or it was too busy and said when to come again. (An
+            idle connection that it dropped while a call took it up is replaced once, and counts for nothing.)
         headers: Further headers of each request.
         info: What is known of a vLLM server already, so that it is not asked.
         loop: Where it runs, in the place of a loop of its own; whoever gives it stops it.
@@ -158,9 +160,9 @@ class RemoteEngine:
             answer = await self._connection.json("POST", path, {**body, "stream": False})
         except ConnectionFailure as error:
             raise await self._meaning(error, body) from error
-        if not isinstance(answer, dict) or not isinstance(answer.get("choices"), list):
+        if not is_answer(answer, chat=path == CHAT):
             raise self._strange(answer)
-        return answer
+        return answer  # type: ignore[no-any-return]  # its form was just looked at
 
     async def _streamed(self, path: str, request: Request) -> AsyncIterator[Response]:
         # The usage comes with the last chunk, as OpenAI's clients ask for it.
@@ -200,9 +202,9 @@ class RemoteEngine:
             raise await self._meaning(error, body) from error
         except ConnectionFailure as error:
             raise await self._meaning(error, body) from error
-        if not isinstance(answer, dict):
+        if not is_pooled(answer, route):
             raise self._strange(answer)
-        return answer
+        return answer  # type: ignore[no-any-return]  # as in _whole
 
     async def render(self, request: Request) -> list[int]:
         """Return the token ids of the prompt by vLLM's ``/tokenize``.
@@ -232,6 +234,8 @@ class RemoteEngine:
             raise await self._meaning(error, body) from error
         except ConnectionFailure as error:
             raise await self._meaning(error, body) from error
+        if not is_pooled(answer, "tokenize"):
+            raise self._strange(answer)
         return list(answer["tokens"])
 
     async def explain(self, request: Request) -> Explained:
@@ -248,6 +252,8 @@ class RemoteEngine:
             answer = await self._connection.json("POST", "/detokenize", question)
         except ConnectionFailure as error:
             raise await self._meaning(error, question) from error
+        if not isinstance(answer, Mapping) or not isinstance(answer.get("prompt"), str):
+            raise self._strange(answer)
         held = request.get("structured_outputs") or request.get("response_format")
         if isinstance(held, Mapping):
             held = held["grammar"] if set(held) == {"grammar"} else json.dumps(held, ensure_ascii=False)
@@ -301,6 +307,8 @@ class RemoteEngine:
             code = told.get("code")
             status = code if isinstance(code, int) else 500
             raise RefusedError(status, str(told.get("message") or data))
+        if not is_chunk(chunk):
+            raise self._strange(data)
         return chunk
 
     # -- errors ---------------------------------------------------------------------------------------------
@@ -316,7 +324,7 @@ class RemoteEngine:
         if isinstance(error, UnreachableError):
             return EngineStartError(
                 f"nothing answers at {self.address} ({error}); start a server there with "
-                "`python -m vllm.entrypoints.openai.api_server --model …`, or give the right base_url"
+                "`vllm-agent serve MODEL` or `vllm serve MODEL`, or give the right base_url"
             )
         if isinstance(error, RefusedError) and error.status in (401, 403):
             return self._key_error(error)

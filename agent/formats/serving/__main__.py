@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
+import os
 import shlex
 import sys
 from contextlib import suppress
@@ -80,17 +82,21 @@ def own_template(model: Path) -> str | None:
     return found if isinstance(found, str) else None
 
 
+def _usual_place(model: Path) -> Path:
+    """Return where the template of a model is written, apart from those of others whose name is the same."""
+    apart = hashlib.sha256(os.fsencode(model)).hexdigest()[:8]
+    return platformdirs.user_cache_path("vllm-agent") / "templates" / f"{model.name}-{apart}.jinja"
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Write the template and print the server's arguments."""
     parser = argparse.ArgumentParser(prog="python -m agent.formats.serving", description=__doc__)
     parser.add_argument("model", type=Path, help="the model's directory")
     parser.add_argument("--template", type=Path, help="where to write the chat template")
     options = parser.parse_args(arguments)
-    cache = platformdirs.user_cache_path("vllm-agent") / "templates"
-    target = options.template or cache / f"{options.model.resolve().name}.jinja"
     try:
-        template = write_template(options.model, target)
-    except ModelNotFoundError as error:
+        template = write_template(options.model, options.template or _usual_place(options.model.resolve()))
+    except (ModelNotFoundError, OSError, ValueError) as error:  # the last for a template that is no UTF-8
         parser.exit(1, f"{error}\n")
     sys.stdout.write(shlex.join(serving_arguments(template)) + "\n")
     return 0

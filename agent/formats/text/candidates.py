@@ -14,6 +14,7 @@ from os.path import commonprefix
 from typing import Any
 
 from agent.engines.base import Engine, Request, Response
+from agent.engines.loop import together
 
 # What makes the engine say how likely its tokens were, before any grammar.
 _LIKELIHOOD = {"logprobs": True, "top_logprobs": 0}
@@ -28,7 +29,7 @@ async def likeliest(engine: Engine, requests: Sequence[Request]) -> Response:
     """Return the answer that is likeliest as a whole; the first of equals, and none that was cut off."""
     if len(requests) == 1:
         return await engine.chat(requests[0])
-    responses = await asyncio.gather(*(engine.chat({**request, **_LIKELIHOOD}) for request in requests))
+    responses = await together([engine.chat({**request, **_LIKELIHOOD}) for request in requests])
     best = max(responses, key=lambda response: _rank(response["choices"][0]))
     best["choices"][0].pop("logprobs", None)
     return best
@@ -52,11 +53,14 @@ async def stream_likeliest(engine: Engine, requests: Sequence[Request]) -> Async
         while not all(writing.over for writing in writings):
             await moved.wait()
             moved.clear()
+            for task in tasks:
+                if task.done():
+                    task.result()  # raises what it failed with, without waiting for the others
             common = commonprefix([writing.text for writing in writings])
             if len(common) > len(said):
                 yield writings[0].chunk(common[len(said) :], first=not said)
                 said = common
-        await asyncio.gather(*tasks)  # raises what one of them failed with
+        await asyncio.gather(*tasks)
         best = max(writings, key=lambda writing: (writing.finished, writing.likelihood))
         for chunk in best.rest(len(said), writings[0].identity):
             yield chunk

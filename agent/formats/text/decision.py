@@ -24,6 +24,7 @@ import statistics
 from collections.abc import Sequence
 
 from agent.engines.base import Engine
+from agent.engines.loop import together
 from agent.formats.spans import content_span
 from agent.formats.text.prompt import Message, Tool, one_line, text_of
 
@@ -53,8 +54,8 @@ async def tools_asked_for(
     question = text_of(last.get("content")) if last.get("role") == "user" else ""
     if not question.strip():
         return []
-    nothing, *alone = await asyncio.gather(
-        _likelihood(engine, question, []), *(_likelihood(engine, question, [tool]) for tool in tools)
+    nothing, *alone = await together(
+        [_likelihood(engine, question, shown) for shown in ([], *([tool] for tool in tools))]
     )
     score = max(alone)
     common = statistics.median(alone) if len(alone) > 2 else nothing
@@ -63,13 +64,13 @@ async def tools_asked_for(
     taken = [alone.index(score)]
     others = [i for i, one in enumerate(alone) if i not in taken and one - nothing >= THRESHOLD]
     while others and len(taken) < most:
-        together = await asyncio.gather(
-            *(_likelihood(engine, question, [tools[i] for i in (*taken, other)]) for other in others)
+        further = await together(
+            [_likelihood(engine, question, [tools[i] for i in (*taken, other)]) for other in others]
         )
-        if max(together) - score < FURTHER:
+        if max(further) - score < FURTHER:
             break
-        score = max(together)
-        taken.append(others.pop(together.index(score)))
+        score = max(further)
+        taken.append(others.pop(further.index(score)))
     return [tools[i] for i in sorted(taken)]
 
 
@@ -92,6 +93,6 @@ def _introduction(tools: Sequence[Tool]) -> str:
     lines = ["This tool is available:" if len(tools) == 1 else "These tools are available:"]
     for function in (tool["function"] for tool in tools):
         parameters = ", ".join((function.get("parameters") or {}).get("properties") or ())
-        lines.append(f"- {function['name']}({parameters}): {one_line(function.get('description', ''))}")
+        lines.append(f"- {function['name']}({parameters}): {one_line(function.get('description'))}")
     lines += ["", "Write a request for it." if len(tools) == 1 else "Write a request for all of them."]
     return "\n".join(lines)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Sequence
 from typing import Any, Literal, TypeAlias
 
 from agent.engines.base import Engine, Request, Response
+from agent.engines.loop import together
 from agent.formats.around import EngineAround
 from agent.formats.text.candidates import comparable, likeliest, stream_likeliest
 from agent.formats.text.copying import copied_string_rules, words_of
@@ -117,7 +117,7 @@ class TextToolEngine(EngineAround):
                 return [tool] * count
             return [await with_options(self._engine, call, tool, question)]
 
-        asked = await asyncio.gather(*map(fixed, tools, times))
+        asked = await together([*map(fixed, tools, times)])
         return [tool for same in asked for tool in same], "each" if calls == "any" else calls
 
     async def _choose(self, request: Request) -> tuple[Sequence[Any], Calls]:
@@ -128,7 +128,8 @@ class TextToolEngine(EngineAround):
             return (), "one"
         if isinstance(choice, dict):
             return [tool for tool in tools if tool["function"]["name"] == choice["function"]["name"]], "one"
-        if choice == "required" and (len(tools) == 1 or request["messages"][-1]["role"] != "user"):
+        last = request["messages"][-1] if request["messages"] else {}
+        if choice == "required" and (len(tools) == 1 or last.get("role") != "user"):
             several: Calls = "each" if len(tools) == 1 and parallel is not False else "one"
             return tools, "any" if parallel else several
         most = 1 if parallel is False else _MOST_TOOLS

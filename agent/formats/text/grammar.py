@@ -128,7 +128,7 @@ class _Writer:
             if union in schema:
                 return self._choice(self._value(member) for member in schema[union])
         if "allOf" in schema:
-            return self._value(_merged(schema))
+            return self._all_of(schema)
         kind = schema.get("type")
         if isinstance(kind, list):
             return self._choice(self._value({**schema, "type": one}) for one in kind)
@@ -142,12 +142,43 @@ class _Writer:
     def _choice(members: Any) -> str:
         return "(" + " | ".join(dict.fromkeys(members)) + ")"
 
+    def _all_of(self, schema: Mapping[str, Any]) -> str:
+        members = [member for member in schema["allOf"] if isinstance(member, Mapping)]
+        if len(members) == 1 and "properties" not in schema:
+            return self._value(_merged({**schema, "allOf": members}))
+        whole = _dump(schema)
+        if whole not in self._references:  # the name first, as for a reference
+            self._references[whole] = name = self.rule("any", "all")
+            self._rules[name] = self._value(self._united(schema))
+        return self._references[whole]
+
+    def _united(self, schema: Mapping[str, Any], seen: tuple[str, ...] = ()) -> dict[str, Any]:
+        """Return ``allOf`` as one schema, with what its members refer to."""
+        members = []
+        for each in schema["allOf"]:
+            if not isinstance(each, Mapping):  # true, which asks for nothing
+                continue
+            member, known = each, seen
+            while (pointer := member.get("$ref")) is not None and pointer not in known:
+                target = self._target(pointer)
+                if not isinstance(target, Mapping):
+                    break
+                known = (*known, pointer)
+                member = {**target, **{key: value for key, value in member.items() if key != "$ref"}}
+            members.append(self._united(member, known) if "allOf" in member else member)
+        return _merged({**schema, "allOf": members})
+
+    def _target(self, pointer: str) -> Any:
+        """Return what a reference stands for; None where it leads out of this schema."""
+        target: Any = self._root
+        for part in pointer.removeprefix("#").strip("/").split("/"):
+            target = target.get(part) if isinstance(target, Mapping) and part else target
+        return None if target is self._root else target
+
     def _reference(self, pointer: str) -> str:
         if pointer not in self._references:
-            target: Any = self._root
-            for part in pointer.removeprefix("#").strip("/").split("/"):
-                target = target.get(part) if isinstance(target, Mapping) and part else target
-            if target is None or target is self._root:
+            target = self._target(pointer)
+            if target is None:
                 return "any"  # a reference out of this schema: any JSON value, checked on execution
             name = self.rule("any", "ref")  # the name first: a schema may refer to itself
             self._references[pointer] = name
@@ -178,8 +209,9 @@ class _Writer:
             extra = schema.get("additionalProperties")
             value = self._value(extra) if isinstance(extra, Mapping) else "any"
             return self.rule(f'"{{" (key ": " {value} (", " key ": " {value})*)? "}}"', "map")
+        required = schema.get("required") or ()
         members = [
-            (f"{_literal(f'{json.dumps(name)}: ')} {self._value(value)}", name in schema.get("required", ()))
+            (f"{_literal(f'{json.dumps(name)}: ')} {self._value(value)}", name in required)
             for name, value in properties.items()
         ]
         return self.rule(f'"{{" {self._members(members)} "}}"', "object")
@@ -209,9 +241,9 @@ def _merged(schema: Mapping[str, Any]) -> dict[str, Any]:
     for member in schema["allOf"]:
         for key, value in member.items():
             if key == "properties":
-                merged[key] = {**merged.get(key, {}), **value}
+                merged[key] = {**(merged.get(key) or {}), **(value or {})}
             elif key == "required":
-                merged[key] = [*merged.get(key, ()), *value]
+                merged[key] = [*(merged.get(key) or ()), *(value or ())]
             else:
                 merged[key] = value
     return merged

@@ -93,10 +93,10 @@ def _list_tools(tools: Sequence[Tool]) -> str:
     lines = ["AVAILABLE TOOLS:"]
     for tool in tools:
         function = tool["function"]
-        lines.append(f"- {function['name']}: {one_line(function.get('description', ''))}".rstrip(": "))
+        lines.append(f"- {function['name']}: {one_line(function.get('description'))}".rstrip(": "))
         parameters = function.get("parameters") or {}
         described = [
-            _parameter(name, schema, name in parameters.get("required", ()))
+            _parameter(name, schema, name in (parameters.get("required") or ()))
             for name, schema in (parameters.get("properties") or {}).items()
         ]
         if described:
@@ -164,11 +164,13 @@ def _parameter(name: str, schema: Any, required: bool) -> str:
     if not isinstance(schema, Mapping):
         return name
     text = f"{name} ({_kind(schema)}{'' if required else ', optional'})"
-    description = one_line(schema.get("description", ""))
+    description = one_line(schema.get("description"))
     return f"{text}: {description}" if description else text
 
 
-def _kind(schema: Mapping[str, Any]) -> str:
+def _kind(schema: Any) -> str:
+    if not isinstance(schema, Mapping):  # true, which anything fits
+        return "any"
     if "enum" in schema:
         return "one of " + ", ".join(json.dumps(value, ensure_ascii=False) for value in schema["enum"])
     if "anyOf" in schema:
@@ -179,6 +181,6 @@ def _kind(schema: Mapping[str, Any]) -> str:
     return " or ".join(kind) if isinstance(kind, list) else str(kind)
 
 
-def one_line(text: str) -> str:
-    """Return the text with all white space made single blanks."""
-    return " ".join(text.split())
+def one_line(text: str | None) -> str:
+    """Return the text with all white space made single blanks; null in a schema says nothing."""
+    return " ".join((text or "").split())

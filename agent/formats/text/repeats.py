@@ -17,12 +17,12 @@ calls a tool, unless ``parallel_tool_calls`` is False; it takes a short generati
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Collection, Sequence
 from typing import Any
 
 from agent.engines.base import Engine, Request
+from agent.engines.loop import together
 from agent.formats.text.copying import copied_string_rules, said, single_values
 from agent.formats.text.grammar import call_grammar
 from agent.formats.text.prompt import Tool
@@ -64,15 +64,16 @@ async def times_asked_for(
         times = _counted(first, words, taken)
         return _counted(await written(tool, _MOST), words, taken) if times == _FIRST else times
 
-    firsts = await asyncio.gather(*(written(tool, _FIRST) for tool in tools))
-    return await asyncio.gather(
-        *(counted(tool, firsts[i], [*firsts[:i], *firsts[i + 1 :]]) for i, tool in enumerate(tools))
+    firsts = await together([written(tool, _FIRST) for tool in tools])
+    return await together(
+        [counted(tool, firsts[i], [*firsts[:i], *firsts[i + 1 :]]) for i, tool in enumerate(tools)]
     )
 
 
 def _without_options(tool: Tool, required: Sequence[str]) -> Tool:
     function = tool["function"]
-    properties = {name: function["parameters"]["properties"].get(name) for name in required}
+    known = function["parameters"].get("properties") or {}
+    properties = {name: known.get(name) for name in required}
     return {
         **tool,
         "function": {**function, "parameters": {**function["parameters"], "properties": properties}},

@@ -8,8 +8,10 @@ import pytest
 
 from agent import plan_fit
 from agent.catalogue import hardware
+from agent.catalogue.cards import Card
 from agent.catalogue.hardware import cpu, machine_cards, read_query
 from agent.catalogue.logs import calibrate, compare, read_log
+from agent.doctor.device import check_device
 from agent.errors import ConfigurationError
 
 # The lines of a start on an RTX 5060 Ti (choisungwook/portfolio), in the words of vLLM 0.26.
@@ -95,3 +97,30 @@ def test_a_cpu_is_a_card_with_the_machines_memory() -> None:
     plan = plan_fit("SmolLM2-135M-Instruct", gpu="cpu", dtype="float32", kv_cache_memory_bytes=64 << 20)
     assert plan.graphs_gib.high == 0
     assert plan.kv_gib.mid == pytest.approx(1 / 16)
+
+
+@pytest.mark.parametrize(
+    ("named", "seen"),
+    [(None, "012"), ("2,0", "20"), ("1", "1"), ("", ""), ("-1", ""), ("0,9,1", "0"), ("GPU-8a56", "012")],
+)
+def test_cards_that_cuda_may_not_use_are_none_of_this_machine(
+    named: str | None, seen: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if named is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", named)
+    monkeypatch.setattr(hardware, "_by_library", lambda: [Card(name, 15.5, 120) for name in "012"])
+    assert "".join(card.name for card in machine_cards()) == seen
+
+
+@pytest.mark.parametrize(("named", "told"), [("9", True), ("0", False), (None, False)])
+def test_what_hides_all_cards_is_told(named: str | None, told: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if named is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", named)
+    monkeypatch.setattr(hardware, "_by_library", lambda: [Card("RTX 5080", 15.5, 120)])
+    said = [finding.what for finding in check_device(server=False)]
+    assert ("CUDA_VISIBLE_DEVICES=9 hides all NVIDIA cards" in said) is told
+    if told:
+        with pytest.raises(ConfigurationError, match="CUDA_VISIBLE_DEVICES=9 hides them"):
+            plan_fit("Qwen2.5-3B-Instruct", gpu="auto")

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from agent import list_models, plan_fit
-from agent.catalogue.cards import CARDS, find_card
+from agent.catalogue.card_names import find_card
+from agent.catalogue.cards import CARDS
 from agent.catalogue.fit import Fit
 from agent.catalogue.models import TASKS, CatalogueModel, catalogue, find_model
 from agent.catalogue.quantization import KNOWN
@@ -191,6 +192,13 @@ def test_an_old_card_is_told_what_it_lacks() -> None:
         ({"max_model_len": 0}, "at least 1"),
         ({"gpu_memory_utilization": 1.5}, "at most 1"),
         ({"tensor_parallel_size": 0}, "tensor_parallel_size"),
+        ({"tensor_parallel_size": "2"}, "whole number"),
+        ({"max_num_seqs": 1.5}, "whole number"),
+        ({"block_size": -16}, "block_size"),
+        ({"gpu_memory_utilization": "0.9"}, "must be a number"),
+        ({"free_gib": float("nan")}, "free_gib is nan"),
+        ({"free_gib": float("inf")}, "free_gib is inf"),
+        ({"free_gib": -1}, "at least 0"),
         ({"dtype": "int7"}, "int7"),
         ({"quantization": "magic"}, "magic"),
         ({"kv_cache_dtype": "magic"}, "magic"),

@@ -147,6 +147,30 @@ def test_the_hubs_cache_on_this_machine_comes_before_the_network(tmp_path: Path)
     assert (source.kind, source.name) == ("directory", "someone/model")
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("HF_HOME", "~/huggingface"), ("HF_HUB_CACHE", "$HOME/huggingface/hub"), ("XDG_CACHE_HOME", "~")],
+)
+def test_the_hubs_cache_is_where_the_hub_has_it(
+    name: str, value: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for other in ("HF_HOME", "HF_HUB_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(other, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv(name, value)
+    directory(tmp_path / "huggingface" / "hub" / "models--someone--model" / "snapshots" / "abc")
+    assert find_source("someone/model", offline=True).kind == "directory"
+
+
+def test_a_cache_that_may_not_be_read_has_no_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def forbidden(self: Path, pattern: str) -> Any:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "glob", forbidden)
+    with pytest.raises(ModelNotFoundError, match="offline"):
+        find_source("someone/model", offline=True)
+
+
 def test_a_catalogue_model_needs_no_network_and_no_full_name() -> None:
     assert find_source("qwen3-8b", offline=True).name == "Qwen/Qwen3-8B"
 
@@ -205,3 +229,9 @@ def test_the_limit_of_a_sentence_transformer_is_obeyed(tmp_path: Path) -> None:
     path = directory(tmp_path / "model")
     (path / "sentence_bert_config.json").write_text('{"max_seq_length": 100}')
     assert plan_fit(path).max_model_len == 100
+
+
+@pytest.mark.parametrize("name", ["~nobody-of-this-name/model", "m" * 5000], ids=["nobody", "long"])
+def test_what_no_file_can_be_called_is_no_model(name: str) -> None:
+    with pytest.raises(ModelNotFoundError, match="no model can be called"):
+        plan_fit(name)

@@ -126,7 +126,17 @@ def test_an_image_in_a_result() -> None:
         ({"type": "non_standard", "value": {}}, "not standard"),
         ({"type": "text-plain", "base64": "A", "mime_type": "text/plain"}, "no base64"),
         ({"type": "image", "path": "/dev/zero"}, "cannot be read"),
+        ({"type": "image", "path": "~nobody-of-this-name/a.png"}, "cannot be read"),
+        ({"type": "image", "path": "file://[::1/a.png"}, "cannot be read"),
+        ({"type": "image", "url": "http://[::1/a.png"}, "is no address"),
+        ({"type": "image_url", "image_url": {"url": "http://[::1/a.png"}}, "is no address"),
         ({"type": "hologram"}, "no model on vLLM takes"),
+        ({"type": "text", "text": 5}, "the text of a text block is no text"),
+        ({"type": "text-plain", "base64": 5}, "no base64 text but int"),
+        ({"type": "image", "base64": b"AAAA"}, "no base64 text but bytes"),
+        ({"type": "image", "base64": b"AAAA", "mime_type": "image/png"}, "no base64 text but bytes"),
+        ({"type": "image_url"}, "needs an address"),
+        ({"type": "image_url", "image_url": {"address": "x"}}, "needs an address"),
     ],
 )
 def test_what_has_no_place_is_refused_and_never_dropped(block: dict[str, Any], says: str) -> None:

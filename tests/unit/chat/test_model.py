@@ -22,7 +22,13 @@ from tokenizers.pre_tokenizers import WhitespaceSplit
 from agent import ChatVLLM, create_vllm_chat_model
 from agent.engines import RemoteEngine, Reply, ScriptedEngine
 from agent.engines.loop import EngineLoop
-from agent.errors import ConfigurationError, EngineClosedError, EngineDeadError, ModelNotFoundError
+from agent.errors import (
+    ConfigurationError,
+    EngineClosedError,
+    EngineDeadError,
+    ModelNotFoundError,
+    UnsupportedInputError,
+)
 
 
 @tool
@@ -231,6 +237,7 @@ def test_a_conversation_with_results_goes_back() -> None:
         ({"top_k": -2}, "top_k=-2"),
         ({"max_tokens": 0}, "max_(new_)?tokens=0"),
         ({"n": 0}, "n=0"),
+        ({"n": 2, "temperature": 0}, "all n=2 answers would be one"),
         ({"presence_penalty": 2.5}, "presence_penalty"),
         ({"gpu_memory_utilization": 1.5}, "gpu_memory_utilization=1.5"),
         ({"temprature": 1}, "temprature"),
@@ -250,6 +257,7 @@ def test_a_conversation_with_results_goes_back() -> None:
         ({"api_key": "secret-key"}, "give base_url= too"),
         ({"base_url": "http://localhost", "api_key": ["secret-key"]}, r"api_key=\*\*\*"),
         ({"max_retries": 1}, "max_retries goes to a server"),
+        ({"model": "a/b", "vllm_kwargs": {"model": "c/d"}}, "give model= directly"),
     ],
 )
 def test_contradictions_are_refused_before_anything_starts(arguments: dict[str, Any], says: str) -> None:
@@ -270,6 +278,11 @@ def test_arguments_of_a_call_are_checked_like_the_fields() -> None:
         ({"top_p": 0}, "top_p=0"),
         ({"best_of": 3}, "a chat model has none"),
         ({"tool_choice": "required"}, "no tools are bound"),
+        ({"max_tokens": 3, "max_completion_tokens": 4}, "max_tokens is given twice, as 3 and as 4"),
+        ({"stop": 5}, "stop.0=5"),
+        ({"n": "many"}, "n='many'"),
+        ({"logit_bias": {"5": float("nan")}}, "logit_bias.5=nan"),
+        ({"tools": 5}, "tools must be a list of tools, got 5"),
     ):
         with pytest.raises(ConfigurationError, match=says):
             model.invoke("Hi", **arguments)
@@ -281,6 +294,57 @@ def test_arguments_of_a_call_are_checked_like_the_fields() -> None:
     assert request["temperature"] == 1.0
     assert (request["min_p"], request["repetition_penalty"]) == (0.1, 1.2)
     assert request["thinking_token_budget"] == 5
+    model.close()
+
+
+@pytest.mark.parametrize(
+    ("asked", "says"),
+    [
+        (5, "^5 is no input of a chat model .*int"),
+        ([5], "int"),
+        ([("nobody", "Hi")], "nobody.*Use one of"),
+        ([{"role": "user"}], "must contain 'role' and 'content'"),
+        ([{"role": "tool", "content": "4"}], "it has no 'tool_call_id'"),
+        ([{"role": "assistant", "content": "", "tool_calls": "add"}], "is no input of a chat model"),
+    ],
+    ids=str,
+)
+def test_what_is_no_message_is_refused_however_it_is_given(asked: Any, says: str) -> None:
+    model, engine = build("Hi")
+    for call in (
+        lambda: model.invoke(asked),
+        lambda: list(model.stream(asked)),
+        lambda: model.batch(["Hi", asked]),
+        lambda: asyncio.run(model.ainvoke(asked)),
+        lambda: model.explain(asked),
+        lambda: model.bind(n=1).invoke(asked),
+    ):
+        with pytest.raises(ConfigurationError, match=says):
+            call()
+    assert len(engine.requests) <= 1  # of the batch, the one that is well
+    model.close()
+
+
+def test_data_without_a_type_is_taken_for_what_it_begins_with() -> None:
+    model, engine = build("a picture")
+    picture = {"type": "image", "base64": "R0lGODdhAQAB"}
+    asked = HumanMessage([{"type": "text", "text": "What is it?"}, picture])
+    assert model.invoke([asked]).text == "a picture"
+    assert "".join(chunk.text for chunk in model.stream([asked])) == "a picture"
+    for request in engine.requests:
+        _, part = request["messages"][0]["content"]
+        assert part["image_url"]["url"] == "data:image/gif;base64,R0lGODdhAQAB"
+    assert asked.content[1] == picture  # the caller's own message is as it was
+    with pytest.raises(UnsupportedInputError, match="of no known format; give its mime_type"):
+        model.invoke([HumanMessage([{"type": "image", "base64": "abcd"}])])
+    model.close()
+
+
+def test_a_stop_text_that_stands_alone_is_one_text_and_not_its_letters() -> None:
+    model, engine = build("Hi")
+    alone: Any = "END"
+    model.invoke("Hi", stop=alone)
+    assert engine.requests[0]["stop"] == ["END"]
     model.close()
 
 
@@ -494,6 +558,27 @@ def test_a_key_in_the_environment_is_no_contradiction(key: str) -> None:
     model, _ = build("Hi")
     assert model.invoke("Hi").text == "Hi"
     model.close()
+
+
+def test_the_short_way_has_the_settings_that_it_promises() -> None:
+    settings: dict[str, Any] = {
+        "gpu_memory_utilization": 0.8,
+        "max_model_len": 8192,
+        "top_k": 5,
+        "max_tokens": 512,
+        "temperature": 0.7,
+    }
+    plain = create_vllm_chat_model()
+    assert {name: getattr(plain, name) for name in settings} == settings
+    assert (plain.model, plain.download_dir) == (None, None)
+    others = {
+        **{"download_dir": "/weights", "gpu_memory_utilization": 0.5, "max_model_len": 64},
+        **{"top_k": 1, "max_tokens": 9, "temperature": 0.1, "model": "owner/name", "seed": 3},
+    }
+    changed = create_vllm_chat_model(**others)
+    assert {name: getattr(changed, name) for name in others} == others
+    given = create_vllm_chat_model("/weights", 0.5, 64, 1, 9, 0.1, "owner/name")  # the order counts too
+    assert given._identifying_params | {"seed": 3} == changed._identifying_params
 
 
 def test_the_short_way_takes_an_address_too() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -97,6 +98,75 @@ def test_a_parameter_called_title_is_kept_apart() -> None:
         wire_tools([with_title("string"), with_title("integer")])
 
 
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        (5, "must be a list of tools, got 5"),
+        (add, "must be a list of tools"),
+        ({"title": "T"}, "must be a list of tools"),
+        ([5], "5 is no tool: give a function"),
+        ([int], "is no tool: give a function"),
+        ([{"type": "function"}], "is no tool: give a function"),
+        ([{"type": "function", "function": {"name": ""}}], "its name is ''"),
+        ([{"type": "function", "function": {"name": 5}}], "its name is 5"),
+        ([{"type": "function", "function": {"name": "f", "parameters": "abc"}}], "its parameters are 'abc'"),
+        (
+            [{"type": "function", "function": {"name": "f", "parameters": {"properties": 5}}}],
+            "the properties of its parameters are 5",
+        ),
+    ],
+)
+def test_what_is_no_tool_is_named(given: Any, says: str) -> None:
+    with pytest.raises(ConfigurationError, match=says):
+        wire_tools(given)
+
+
+def calls_back(then: Callable[[int], int]) -> None:
+    """Take what no JSON can hold."""
+
+
+def forward(to: Later) -> None:  # type: ignore[name-defined]  # noqa: F821
+    """Take a type that there is not."""
+
+
+class Holder(BaseModel):
+    """Hold what no JSON can."""
+
+    then: Callable[[int], int]
+
+
+@pytest.mark.parametrize("given", [calls_back, forward, Holder], ids=lambda g: g.__name__)
+def test_a_tool_whose_arguments_are_no_json_is_none(given: Any) -> None:
+    with pytest.raises(ConfigurationError, match="is no tool: give a function"):
+        wire_tools([given])
+
+
+HALF = "\ud83d"  # of an emoji
+
+
+def test_half_characters_are_replaced_wherever_they_stand() -> None:
+    call: Any = {"name": f"f{HALF}", "args": {"a": [HALF, "é"]}, "id": "1", "type": "tool_call"}
+    wire = wire_messages(
+        [
+            SystemMessage(f"be {HALF} brief"),
+            HumanMessage([{"type": "text", "text": HALF}, {"type": "text", "text": "é"}]),
+            AIMessage("", tool_calls=[call]),
+            ToolMessage(f"cut {HALF}", tool_call_id="1"),
+            HumanMessage(f"{HALF}\ude00"),  # two halves that stand together are one character
+        ]
+    )
+    json.dumps(wire, ensure_ascii=False).encode()
+    assert wire[0]["content"] == "be \ufffd brief"
+    assert wire[2]["tool_calls"][0]["function"] == {"name": "f\ufffd", "arguments": '{"a": ["\ufffd", "é"]}'}
+    assert (wire[3]["content"], wire[4]["content"]) == ("cut \ufffd", "😀")
+
+
+def test_arguments_of_a_call_that_are_no_json_are_named() -> None:
+    call: Any = {"name": "f", "args": {"a": object()}, "id": "1", "type": "tool_call"}
+    with pytest.raises(UnsupportedInputError, match="a call of 'f' are no JSON"):
+        wire_messages([AIMessage("", tool_calls=[call])])
+
+
 NAMED = {"type": "function", "function": {"name": "add"}}
 
 
@@ -119,7 +189,9 @@ def test_tool_choice(choice: Any, wire: Any) -> None:
     assert wire_tool_choice(choice, wire_tools([add])) == wire
 
 
-@pytest.mark.parametrize("choice", ["subtract", {"function": {"name": "subtract"}}, {"type": "function"}])
+@pytest.mark.parametrize(
+    "choice", ["subtract", {"function": {"name": "subtract"}}, {"type": "function"}, {"function": None}, 5]
+)
 def test_a_choice_that_names_no_tool_is_refused(choice: Any) -> None:
     with pytest.raises(ConfigurationError, match="bound are: add"):
         wire_tool_choice(choice, wire_tools([add]))

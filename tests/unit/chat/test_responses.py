@@ -98,6 +98,7 @@ def test_calls() -> None:
         ("[1]", "stop", "must be a JSON object"),
         ('"text"', "stop", "must be a JSON object"),
         ("a=1", "stop", "no valid JSON"),
+        (f'{{"a": {"[" * 300}{"]" * 300}}}', "stop", "nested too deeply"),
     ],
 )
 def test_a_call_that_is_none_is_never_executed(arguments: str, finish: str, says: str) -> None:
@@ -127,6 +128,21 @@ def test_a_streamed_call_that_was_cut_off_is_invalid(end: int) -> None:
     message = streamed(call_deltas(ARGUMENTS[:end], 3), "length")
     assert message.tool_calls == []
     assert [call["name"] for call in message.invalid_tool_calls] == ["add"]
+
+
+def test_a_call_that_no_saver_could_store_is_invalid_however_it_comes() -> None:
+    deep = f'{{"a": {"[" * 300}{"]" * 300}}}'
+    text = f'TOOL_CALL: {{"name": "add", "arguments": {deep}}}'
+    expected = Expected([{"function": {"name": "add", "parameters": {"type": "object"}}}])
+    for message in (
+        streamed(call_deltas(deep, 50), "tool_calls"),
+        streamed([{"content": text}], "stop", expected),
+        whole(content=text, expected=expected),
+    ):
+        assert message.tool_calls == []
+        assert [call["name"] for call in message.invalid_tool_calls] == ["add"]
+    shallow = f'{{"a": [{", ".join(["[[[]]]"] * 100)}], "b": "{"[" * 300}"}}'
+    assert whole(content="", tool_calls=[wire_call(shallow)]).tool_calls
 
 
 def test_only_the_open_one_of_two_streamed_calls_is_invalid() -> None:

@@ -202,6 +202,8 @@ def test_any_json() -> None:
         ({"schema": 5}, "cannot be structured by 5"),
         ({"schema": Cat, "method": "json_mode", "tools": [look]}, "with method='json_schema'"),
         ({"schema": list[int], "method": "function_calling"}, "a schema of objects"),
+        ({"schema": {"title": "T", "type": "zzz"}}, "T: it is no JSON schema"),
+        ({"schema": {"title": "T", "type": "object", "properties": 5}}, "T: it is no JSON schema"),
     ],
 )
 def test_contradictions_are_refused_at_once(arguments: dict[str, Any], says: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 import subprocess
 import sys
 import warnings
@@ -49,6 +50,8 @@ def scripted(*script: Any, **arguments: Any) -> tuple[VLLM, ScriptedEngine]:
         ({"dtype": "float8"}, "dtype='float8'"),
         ({"max_model_len": 100}, r"vllm_kwargs=\{'max_model_len'"),
         ({"vllm_kwargs": {"dtype": "float16"}}, "dtype="),
+        ({"vllm_kwargs": {"model": "other/name"}}, "give model= directly"),
+        ({"temperature": float("nan")}, "temperature=nan"),
         ({"vllm_kwargs": {"hf_overrides": {1, 2}}}, "JSON"),
         ({"api_key": "x"}, "base_url"),
         ({"base_url": "http://localhost:1/v1", "dtype": "float16"}, "dtype is decided by the server"),
@@ -61,8 +64,8 @@ def test_contradictions_are_refused(arguments: dict[str, Any], says: str) -> Non
 
 
 def test_a_path_that_is_no_model_is_refused(tmp_path: Any) -> None:
-    for path in ("/no/such/model", str(tmp_path)):
-        with pytest.raises(ModelNotFoundError, match=path):
+    for path in ("/no/such/model", str(tmp_path), "~no-such-user/model", "a\0b", "x" * 5000):
+        with pytest.raises(ModelNotFoundError, match=re.escape(repr(path)[1:100].rstrip("'"))):
             VLLM(model=path)
 
 
@@ -70,9 +73,14 @@ def test_a_path_that_is_no_model_is_refused(tmp_path: Any) -> None:
     ("arguments", "says"),
     [
         ({"best_of": 1, "n": 2}, "best_of=1"),
+        ({"best_of": 2, "temperature": 0}, "all 2 sequences would be the same"),
         ({"temperature": 3}, "temperature=3"),
         ({"temprature": 0.5}, "did you mean temperature"),
         ({"length_penalty": 1.0}, "use_beam_search"),
+        ({"length_penalty": float("nan"), "use_beam_search": True}, "length_penalty=nan"),
+        ({"max_tokens": 3, "max_new_tokens": 4}, "max_new_tokens is given twice, as 3 and as 4"),
+        ({"stop": 5}, "stop.0=5"),
+        ({"logit_bias": {"5": float("inf")}}, "logit_bias.5=inf"),
         ({"use_beam_search": True, "structured_outputs": {"regex": "a"}}, "structured_outputs"),
     ],
     ids=str,
@@ -111,6 +119,19 @@ def test_both_kinds_of_stop_are_sent() -> None:
     assert engine.requests[0]["stop"] == ["a", "b", "c"]
     model.invoke("Hi")
     assert engine.requests[1]["stop"] == ["a", "b"]
+
+
+def test_a_stop_text_that_stands_alone_is_one_text_and_not_its_letters() -> None:
+    model, engine = scripted("one")
+    alone: Any = "END"
+    model.invoke("Hi", stop=alone)
+    assert engine.requests[0]["stop"] == ["END"]
+
+
+def test_half_characters_of_a_prompt_are_replaced() -> None:
+    model, engine = scripted("one")
+    model.invoke("a \ud83d b \ud83d\ude00")
+    assert engine.requests[0]["prompt"] == "a \ufffd b \U0001f600"
 
 
 def test_a_beam_search_sends_no_sampling_and_warns_once_for_each() -> None:

@@ -1,6 +1,7 @@
 """``vllm-agent`` on a scripted model that calls ``step`` three times per question; made to be killed.
 
-Arguments: a directory, in which every run of the tool is noted, then the command line.
+Arguments: a directory, in which every run of the tool is noted, the seconds that one takes, then the command
+line.
 """
 
 from __future__ import annotations
@@ -19,13 +20,14 @@ from agent.engines import Reply, ScriptedEngine
 from tools import ToolRegistry, tool
 
 HERE = Path(sys.argv.pop(1))
+SECONDS = float(sys.argv.pop(1))
 STEPS = 3
 
 
 @tool
 def step(question: str, number: int) -> str:
     """Do one step, once."""
-    time.sleep(0.05)
+    time.sleep(SECONDS)
     file = os.open(HERE / "runs.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.write(file, f"{question.replace(' ', '-')}-{number}\n".encode())
     os.close(file)

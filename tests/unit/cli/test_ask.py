@@ -6,9 +6,12 @@ from pathlib import Path
 
 import pytest
 from cli_doubles import CALL, Terminal
+from click.testing import CliRunner
 
+from agent.cli.main import cli
 from agent.engines import Reply
 from agent.errors import RequestError
+from agent.persistence.locations import without_password
 
 
 def test_run_prints_the_answer_on_stdout_and_the_rest_on_stderr(terminal: Terminal) -> None:
@@ -19,6 +22,25 @@ def test_run_prints_the_answer_on_stdout_and_the_rest_on_stderr(terminal: Termin
     assert '→ calculator(expression="15 * 23")' in result.stderr
     assert "← 15 * 23 = 345" in result.stderr
     assert "vllm-agent resume" in result.stderr
+
+
+def test_the_command_to_go_on_names_a_database_that_was_typed(terminal: Terminal, tmp_path: Path) -> None:
+    terminal.script("Yes.", "Yes.")
+    typed = str(tmp_path / "my talks.sqlite")
+    result = terminal.run("run", "Is it so?", "--model", "scripted", "--database", typed)
+    assert f"--database '{typed}'" in result.stderr
+
+
+def test_the_command_to_go_on_shows_no_password_and_nothing_of_the_environment(
+    terminal: Terminal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    terminal.script("Yes.", "Yes.")
+    monkeypatch.setenv("VLLM_AGENT_DATABASE", str(tmp_path / "other.sqlite"))
+    result = terminal.run("run", "Is it so?", "--model", "scripted")
+    assert "vllm-agent resume" in result.stderr
+    assert "--database" not in result.stderr
+    assert without_password("postgresql://me:se@cr:et@host/db") == "postgresql://me:***@host/db"
+    assert without_password("C:/a:b.sqlite") == "C:/a:b.sqlite"
 
 
 def test_run_as_json_holds_every_message(terminal: Terminal) -> None:
@@ -38,6 +60,14 @@ def test_a_dash_reads_the_question_from_stdin(terminal: Terminal) -> None:
     engine = terminal.script("Yes.")
     terminal.run("run", "-", "--model", "scripted", input="Is it\nso?\n")
     assert engine.requests[0]["messages"][-1]["content"] == "Is it\nso?"
+
+
+@pytest.mark.parametrize(("command", "code"), [(["run", "-"], 2), (["chat"], 1)])
+def test_what_is_no_text_is_no_question(terminal: Terminal, command: list[str], code: int) -> None:
+    terminal.script("Hi.")
+    asked = CliRunner().invoke(cli, [*command, "--model", "scripted"], input=b"caf\xe9\n")
+    assert (asked.exit_code, type(asked.exception)) == (code, SystemExit)
+    assert "is no text: 'utf-8' codec" in asked.stderr
 
 
 @pytest.mark.parametrize("question", ["", "  "])
@@ -206,7 +236,7 @@ def test_other_graphs_answer_too_and_their_work_is_shown(terminal: Terminal) -> 
     terminal.script(plan, CALL, "345", done, "It is 345.")
     result = terminal.run("run", "What is 15 * 23?", "--model", "scripted", "--graph", "plan_execute")
     assert result.stdout == "It is 345.\n"
-    for shown in ("1. multiply", "now: multiply", "← 15 * 23 = 345", "--graph plan_execute"):
+    for shown in ("1. multiply", "now: multiply", "← 15 * 23 = 345", "go on: vllm-agent resume"):
         assert shown in result.stderr
 
     task = Reply(tool_calls=[{"name": "doer", "arguments": {"task": "multiply"}}])
@@ -214,6 +244,18 @@ def test_other_graphs_answer_too_and_their_work_is_shown(terminal: Terminal) -> 
     result = terminal.run("run", "What is 15 * 23?", "--model", "scripted", "--graph", "supervisor")
     assert result.stdout == "It is 345.\n"
     assert "doer: multiply" in result.stderr
+
+
+def test_a_plan_of_many_steps_fits_under_the_smallest_limit(terminal: Terminal) -> None:
+    steps = [f"step {number}" for number in range(6)]
+    plan = Reply(tool_calls=[{"name": "Plan", "arguments": {"steps": steps}}])
+    replies: list[object] = [plan, "Done."]
+    for number in range(1, 6):
+        left = {"finished": False, "steps": steps[number:]}
+        replies += [Reply(tool_calls=[{"name": "Replan", "arguments": left}]), "Done."]
+    terminal.script(*replies, "All is done.")
+    question = ("run", "Do it all", "--model", "scripted", "--graph", "plan_execute")
+    assert terminal.run(*question, "--max-steps", "1").stdout == "All is done.\n"
 
 
 def test_a_graph_that_needs_documents_says_so(terminal: Terminal) -> None:

@@ -23,7 +23,7 @@ from agent.engines.base import Request
 from agent.errors import EngineDeadError, EngineStartError, RequestError
 
 CHILD = Path(__file__).with_name("batch_child.py")
-PATIENCE = 60.0
+PATIENCE = 180.0
 
 
 def echo(request: Request) -> str:
@@ -301,11 +301,15 @@ def test_wrong_files_are_wrong_usage(files: Files) -> None:
 # -- whole processes ----------------------------------------------------------------------------------------
 
 
-def start(files: Files, *flags: str) -> subprocess.Popen[str]:
-    """A batch whose model calls ``step`` three times a line, and whose tools note their runs."""
-    directory = files.tasks.parent
-    command = [sys.executable, str(CHILD), str(directory), "batch", str(files.tasks), str(files.out)]
-    return subprocess.Popen([*command, "--model", "scripted", *flags], stderr=subprocess.PIPE, text=True)
+def start(files: Files, *flags: str, seconds: float = 0.05) -> subprocess.Popen[str]:
+    """A batch whose model calls ``step`` three times a line, and whose tools note their runs.
+
+    Args:
+        seconds: That a call takes: long enough for what is to be done while the batch runs.
+    """
+    command = [sys.executable, str(CHILD), str(files.tasks.parent), str(seconds)]
+    command += ["batch", str(files.tasks), str(files.out), "--model", "scripted", *flags]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
 
 
 def runs(files: Files) -> Sequence[str]:
@@ -326,7 +330,7 @@ def test_kill_9_at_any_moment_repeats_no_line_and_no_tool_call(files: Files, ter
     files.write(*questions(6))
     answered: list[str] = []
     for count in (2, 9):  # before the first answer, and between two
-        process = start(files, "--concurrency", "3")
+        process = start(files, "--concurrency", "3", seconds=0.5)
         wait_for(files, process, count)
         os.kill(process.pid, signal.SIGKILL)
         process.communicate(timeout=PATIENCE)
@@ -349,7 +353,7 @@ def test_a_signal_stops_a_batch_and_keeps_what_is_done(
     files: Files, number: signal.Signals, code: int
 ) -> None:
     files.write(*questions(6))
-    process = start(files, "--concurrency", "1")
+    process = start(files, "--concurrency", "1", seconds=0.3)
     wait_for(files, process, 5)
     process.send_signal(number)
     _, said = process.communicate(timeout=PATIENCE)
@@ -366,7 +370,7 @@ def test_a_signal_stops_a_batch_and_keeps_what_is_done(
 
 def test_two_batches_on_one_output_at_once_are_refused(files: Files, terminal: Terminal) -> None:
     files.write(*questions(6))
-    process = start(files, "--concurrency", "1")
+    process = start(files, "--concurrency", "1", seconds=1)
     wait_for(files, process, 1)
     terminal.script()
     files.run(code=1)
@@ -405,7 +409,7 @@ def test_without_a_terminal_a_line_is_written_now_and_then(
 
 def test_a_terminal_has_a_bar_with_errors_above_it(files: Files) -> None:
     files.write(*questions(2), "{")
-    child = [sys.executable, str(CHILD), str(files.tasks.parent)]
+    child = [sys.executable, str(CHILD), str(files.tasks.parent), "0.05"]
     master, slave = pty.openpty()
     process = subprocess.Popen(
         [*child, "batch", str(files.tasks), str(files.out), "--model", "scripted"],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from cli_doubles import Terminal
 
 LOG = """\
@@ -86,3 +87,19 @@ def test_errors_are_one_line(terminal: Terminal) -> None:
         assert result.exit_code == 1
         assert result.stderr.startswith("error: ")
     assert terminal.run("models", "fit").exit_code == 2
+
+
+@pytest.mark.parametrize("free", ["nan", "inf"])
+def test_free_memory_is_a_number(terminal: Terminal, free: str) -> None:
+    refused = terminal.run("models", "fit", "Qwen3-8B", "--free", free)
+    assert refused.exit_code == 2
+    assert "must be a number of GiB" in refused.stderr
+
+
+def test_no_flag_of_an_advice_is_cut_off(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    monkeypatch.setattr("agent.cli.console.terminal_width", lambda: 60)
+    monkeypatch.setattr("agent.cli.fit_view.terminal_width", lambda: 60)
+    shown = terminal.run("models", "fit", "Qwen3-8B").stdout
+    assert "--tensor-parallel-size 2" in shown
+    assert "--quantization fp8" in shown

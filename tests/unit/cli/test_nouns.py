@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -103,6 +104,15 @@ def test_graphs_are_listed_and_drawn(terminal: Terminal, tmp_path: Path) -> None
         assert (tmp_path / name).read_bytes().startswith(beginning)
 
 
+def test_a_file_that_cannot_be_written_is_one_line(terminal: Terminal, tmp_path: Path) -> None:
+    thread = terminal.ask("Hello?", "Hi.")
+    nowhere = str(tmp_path / "nowhere" / "file.mmd")
+    for command in (("graph", "draw"), ("threads", "export", thread)):
+        refused = terminal.run(*command, "--output", nowhere)
+        assert refused.exit_code == 2
+        assert "cannot be written: No such file or directory" in refused.stderr
+
+
 def test_an_unknown_graph_or_format_is_refused(terminal: Terminal, tmp_path: Path) -> None:
     unknown = terminal.run("graph", "draw", "raect")
     assert unknown.exit_code == 1
@@ -122,6 +132,12 @@ def test_ids_are_shortened_only_as_far_as_they_differ() -> None:
 def test_times_are_told_in_words(seconds: int, words: str) -> None:
     now = datetime.now(UTC)
     assert ago((now - timedelta(seconds=seconds)).isoformat(), now=now) == words
+
+
+def test_a_very_long_line_is_shortened_at_once() -> None:
+    before = time.process_time()
+    assert shorten("ab" * 10_000, 10) == "ababababa…"
+    assert time.process_time() - before < 2
 
 
 def test_text_is_shortened_to_columns_not_characters() -> None:

@@ -53,6 +53,7 @@ def test_an_empty_variable_is_not_set(tmp_path: Path) -> None:
         ("max_tokens = 0", ["max_tokens", "1 or more"]),
         ("max_steps = true", ["max_steps", "1 or more"]),
         ('protocol = "xml"', ["protocol", "auto, native, text"]),
+        ("metrics_port = 65536", ["metrics_port", "1 to 65535"]),
         ("tools = 3", ["tools", "list of names"]),
         ("vllm = 3", ["vllm", "table"]),
         ("model = ", ["config.toml", "no TOML"]),
@@ -76,6 +77,18 @@ def test_a_mistake_in_the_environment_is_named(tmp_path: Path, name: str, value:
 def test_a_file_that_was_named_must_exist(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="does not exist"):
         load_settings(environment={"VLLM_AGENT_CONFIG": str(tmp_path / "none.toml")})
+
+
+@pytest.mark.parametrize("name", ["home", "documents", "tools_config"])
+def test_the_home_of_a_user_who_does_not_exist_is_refused(tmp_path: Path, name: str) -> None:
+    environment = write(tmp_path, f'{name} = "~nobody-is-called-so/x"')
+    with pytest.raises(ConfigurationError, match=f"{name} = '~nobody-is-called-so/x': there is no such user"):
+        load_settings(environment=environment)
+
+
+def test_a_file_in_the_home_of_such_a_user_does_not_exist() -> None:
+    with pytest.raises(ConfigurationError, match="names ~nobody-is-called-so/x, which does not exist"):
+        load_settings(environment={"VLLM_AGENT_CONFIG": "~nobody-is-called-so/x"})
 
 
 def test_the_key_is_not_printed_with_the_settings(tmp_path: Path) -> None:

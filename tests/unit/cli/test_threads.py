@@ -16,6 +16,7 @@ from langchain_core.messages import HumanMessage
 from langgraph.checkpoint.base import empty_checkpoint
 from langgraph.checkpoint.sqlite import SqliteSaver
 
+from agent.cli import upkeep
 from agent.cli.conversations import Age, Size, bytes_in_words
 from agent.cli.main import cli
 from agent.persistence import open_checkpointer
@@ -201,6 +202,20 @@ def test_pruning_asks_first_and_can_be_tried(terminal: Terminal, thread: str) ->
     assert database(terminal).stat().st_size <= before
 
 
+def test_what_is_gone_on_with_during_the_question_is_not_pruned(
+    terminal: Terminal, thread: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, recent = terminal.ask("Hi", "Hello."), terminal.ask("Bye", "Goodbye.")
+
+    def go_on(*_: object, yes: bool) -> None:
+        terminal.ask("And now?", "Now.", thread=thread)
+
+    monkeypatch.setattr(upkeep, "ask_first", go_on)
+    pruned = terminal.json("threads", "prune", "--keep", "1")["pruned"]
+    assert pruned == [old]
+    assert {each["id"] for each in terminal.json("threads", "list")} == {thread, recent}
+
+
 def test_sizes(terminal: Terminal, thread: str) -> None:
     report = terminal.json("threads", "size")
     assert (report["conversations"], report["largest"][0]["id"]) == (1, thread)
@@ -230,6 +245,26 @@ def test_deleting_tells_programs_what_is_gone(terminal: Terminal, thread: str) -
     ]
     with open_checkpointer(database(terminal)) as saver:
         assert list(saver.list(None)) == []
+
+
+@pytest.mark.parametrize("command", ["delete", "rewind", "prune"])
+def test_what_is_advised_for_a_damaged_conversation_can_be_done(
+    terminal: Terminal, thread: str, command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoints = terminal.json("threads", "history", thread)
+    with closing(sqlite3.connect(database(terminal))) as connection:
+        newest = "UPDATE checkpoints SET body = x'c1' WHERE checkpoint_id = ?"
+        connection.execute(newest, (checkpoints[0]["checkpoint_id"],))
+        connection.commit()
+    assert "rewind it to a checkpoint that loads, or delete it" in terminal.run("threads", "doctor").stdout
+    if command == "rewind":
+        assert terminal.json("threads", "rewind", thread, "2", "--yes")["id"] == thread
+        assert terminal.run("threads", "doctor").exit_code == 0
+        return
+    monkeypatch.setattr(upkeep, "ask_first", lambda *_, yes: None)
+    what = [thread, "--yes"] if command == "delete" else ["--keep", "0"]
+    assert terminal.run("threads", command, *what).exit_code == 0
+    assert terminal.json("threads", "list") == []
 
 
 def test_ages_and_sizes_are_read() -> None:

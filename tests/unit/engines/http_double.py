@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -30,6 +29,9 @@ class Answer:
     cut: bool = False
     """Break the connection in the place of ending the answer."""
 
+    dropped: bool = False
+    """Break the connection in the place of an answer."""
+
 
 Handler = Callable[[Call], Answer]
 
@@ -40,6 +42,9 @@ class Double:
     calls: list[Call]
     gone: threading.Event
     """Set when a client went away in the middle of an endless answer."""
+
+    end: Callable[[], None]
+    """Take no further connection."""
 
     def asked(self, path: str) -> list[Call]:
         return [call for call in self.calls if call.path == path]
@@ -65,6 +70,9 @@ def serving(handler: Handler, *, port: int = 0) -> Iterator[Double]:
             call = Call(self.command, self.path, headers, body, self.client_address[1])
             double.calls.append(call)
             answer = handler(call)
+            if answer.dropped:
+                self.close_connection = True
+                return
             self.send_response(answer.status)
             for name, value in answer.headers.items():
                 self.send_header(name, value)
@@ -94,7 +102,7 @@ def serving(handler: Handler, *, port: int = 0) -> Iterator[Double]:
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", port), Responder)
-    double = Double(f"http://127.0.0.1:{server.server_port}", [], threading.Event())
+    double = Double(f"http://127.0.0.1:{server.server_port}", [], threading.Event(), server.socket.close)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
     thread.start()
     try:
@@ -103,9 +111,3 @@ def serving(handler: Handler, *, port: int = 0) -> Iterator[Double]:
         server.shutdown()
         thread.join()
         server.server_close()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

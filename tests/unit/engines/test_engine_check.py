@@ -6,7 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from http_double import Answer, Call, free_port, serving
+from http_double import Answer, Call, serving
+from ports import held_port
 
 from agent.doctor.engine import check_engine, import_vllm
 from agent.doctor.findings import Finding
@@ -43,7 +44,8 @@ def test_a_wrong_key_is_not_shown():
 
 
 def test_a_server_that_is_not_there():
-    found = ask(f"http://127.0.0.1:{free_port()}/v1")["server"]
+    with held_port() as port:
+        found = ask(f"http://127.0.0.1:{port}/v1")["server"]
     assert found.verdict == "problem"
     assert "is not there" in found.what
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +12,8 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from http_double import Answer, Call, Double, free_port, serving
+from http_double import Answer, Call, Double, serving
+from ports import held_port
 from pydantic import SecretStr
 
 from agent.engines import RemoteEngine
@@ -84,7 +86,8 @@ def failure(engine: RemoteEngine, call: Callable[..., Any] = ask, **fields: Any)
 
 
 @pytest.mark.parametrize(
-    "address", ["", "localhost:8000", "ftp://host", "http://", "http://host/v1?key=1", 7]
+    "address",
+    ["", "localhost:8000", "ftp://host", "http://", "http://host/v1?key=1", "http://host:99999/v1", 7],
 )
 def test_an_address_that_is_none_is_refused(address: Any) -> None:
     with pytest.raises(ConfigurationError, match="base_url"):
@@ -127,16 +130,23 @@ def test_the_key_and_headers_are_sent_and_never_shown(key: Any) -> None:
         assert KEY not in repr(engine)
 
 
-def test_a_password_in_the_address_is_not_shown() -> None:
-    engine = RemoteEngine(f"http://someone:hidden@127.0.0.1:{free_port()}", max_retries=0)
+@pytest.fixture
+def port() -> Iterator[int]:
+    """Where nobody is."""
+    with held_port() as port:
+        yield port
+
+
+def test_a_password_in_the_address_is_not_shown(port: int) -> None:
+    engine = RemoteEngine(f"http://someone:hidden@127.0.0.1:{port}", max_retries=0)
     error = failure(engine)
     assert isinstance(error, EngineStartError)
     assert "hidden" not in f"{error} {engine!r}"
     engine.close()
 
 
-def test_a_proxy_is_not_asked_for_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{free_port()}")
+def test_a_proxy_is_not_asked_for_this_machine(monkeypatch: pytest.MonkeyPatch, port: int) -> None:
+    monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{port}")
     monkeypatch.delenv("NO_PROXY", raising=False)
     monkeypatch.delenv("no_proxy", raising=False)
     with talking(Answer(WHOLE)) as (engine, _):
@@ -146,18 +156,17 @@ def test_a_proxy_is_not_asked_for_this_machine(monkeypatch: pytest.MonkeyPatch) 
 # -- start --------------------------------------------------------------------------------------------------
 
 
-def test_nobody_at_the_address() -> None:
-    address = f"http://127.0.0.1:{free_port()}"
+def test_nobody_at_the_address(port: int) -> None:
+    address = f"http://127.0.0.1:{port}"
     engine = RemoteEngine(address, max_retries=1)
     error = failure(engine)
     assert isinstance(error, EngineStartError)
     assert address in str(error)
-    assert "python -m vllm.entrypoints.openai.api_server --model" in str(error)
+    assert "vllm serve MODEL" in str(error)
     engine.close()
 
 
-def test_a_server_that_comes_late_is_found_by_the_retries() -> None:
-    port = free_port()
+def test_a_server_that_comes_late_is_found_by_the_retries(port: int) -> None:
     engine = RemoteEngine(f"http://127.0.0.1:{port}", max_retries=6)
     with ThreadPoolExecutor(1) as pool:
         answer = pool.submit(ask, engine)
@@ -295,6 +304,62 @@ def test_a_call_that_was_sent_is_not_sent_again() -> None:
         assert len(double.asked("/v1/chat/completions")) == 1
 
 
+@pytest.mark.parametrize("call", [ask, stream])
+def test_a_call_on_a_connection_that_was_just_dropped_is_sent_on_a_new_one(call: Callable[..., Any]) -> None:
+    """As servers do with idle connections; a client cannot know before it uses one."""
+    seen: set[int] = set()
+
+    def once_each(asked: Call) -> Answer:
+        known = asked.client in seen
+        seen.add(asked.client)
+        if known:
+            return Answer(dropped=True)
+        return Answer(iter([chunk("Hello", "stop"), b"data: [DONE]\n\n"]) if call is stream else WHOLE)
+
+    with talking(once_each, max_retries=0) as (engine, double):
+        answers = [call(engine) for _ in range(3)]
+        assert answers[0] == answers[1] == answers[2]
+        assert len(double.asked("/v1/chat/completions")) == 5
+
+
+def test_a_call_that_was_worked_on_is_not_sent_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agent.engines.remote.connection._AT_ONCE", 0.05)
+
+    def after_a_while(asked: Call) -> Answer:
+        time.sleep(0.2)
+        return Answer(dropped=True)
+
+    with talking(after_a_while) as (engine, double):
+        assert isinstance(failure(engine), EngineDeadError)
+        [call] = double.asked("/v1/chat/completions")
+        assert call.client in {known.client for known in double.asked("/v1/models")}
+
+
+def test_a_call_that_a_new_connection_loses_too_is_not_sent_again() -> None:
+    with talking(Answer(dropped=True), max_retries=5) as (engine, double):
+        error = failure(engine)
+        assert isinstance(error, EngineDeadError)
+        assert "broke this call off" in str(error)
+        used = {call.client for call in double.asked("/v1/models")}
+        assert [call.client in used for call in double.asked("/v1/chat/completions")] == [True, False]
+
+
+def test_a_server_that_ended_over_a_call_is_not_called_unreachable() -> None:
+    """Whoever starts it again must know that it may have worked on the call."""
+
+    def end(asked: Call) -> Answer:
+        if len(double.asked(asked.path)) == 1:
+            return Answer(WHOLE)
+        double.end()
+        return Answer(dropped=True)
+
+    with talking(end) as (engine, double):
+        ask(engine)
+        error = failure(engine)
+        assert isinstance(error, EngineDeadError)
+        assert "broke this call off" in str(error)
+
+
 # -- refusals -----------------------------------------------------------------------------------------------
 
 
@@ -346,6 +411,15 @@ def test_fields_that_say_nothing_are_not_sent_to_another_server(caplog: pytest.L
         assert [record.message for record in caplog.records] == [
             f"{double.address} is not vLLM and may ignore: top_k"
         ]
+
+
+@pytest.mark.parametrize("value", [object(), float("nan"), "half a character: \ud83d"], ids=repr)
+def test_what_is_no_json_is_not_sent(value: Any) -> None:
+    with talking(Answer(WHOLE)) as (engine, double):
+        error = failure(engine, chat_template_kwargs={"a": value})
+        assert isinstance(error, RequestError)
+        assert "no JSON" in str(error)
+        assert all("chat_template_kwargs" not in (call.body or {}) for call in double.calls)
 
 
 def test_render_names_what_is_missing() -> None:
@@ -414,16 +488,16 @@ def slow(call: Call) -> Answer:
 
 
 def silent(call: Call) -> Answer:
-    time.sleep(1.5)
+    time.sleep(20)
     return Answer(WHOLE)
 
 
 @pytest.mark.parametrize("call", [ask, stream])
 def test_a_silent_server_is_given_up(call: Callable[..., Any]) -> None:
-    with talking(silent, timeout=0.3) as (engine, _):
+    with talking(silent, timeout=1) as (engine, _):  # its first questions are answered in that time
         error = failure(engine, call)
         assert isinstance(error, EngineDeadError)
-        assert "0.3 s" in str(error)
+        assert "1 s" in str(error)
 
 
 def test_closing_a_stream_closes_its_connection() -> None:
@@ -432,6 +506,24 @@ def test_closing_a_stream_closes_its_connection() -> None:
         next(chunks)
         chunks.close()
         assert double.gone.wait(10)
+
+
+def test_close_ends_calls_that_wait_on_connections_that_were_used_before() -> None:
+    asked = threading.Semaphore(0)
+
+    def slowly(call: Call) -> Answer:
+        asked.release()
+        time.sleep(1.0)
+        return Answer(WHOLE)
+
+    with talking(slowly) as (engine, _), ThreadPoolExecutor() as pool:
+        for answered in [pool.submit(ask, engine) for _ in range(3)]:
+            answered.result(10)
+            assert asked.acquire(timeout=10)
+        waiting = [pool.submit(failure, engine) for _ in range(3)]
+        assert all(asked.acquire(timeout=10) for _ in waiting)
+        engine.close()
+        assert [type(call.result(10)) for call in waiting] == [EngineClosedError] * 3
 
 
 def test_close_ends_a_stream_that_runs() -> None:

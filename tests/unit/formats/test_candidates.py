@@ -143,3 +143,40 @@ def test_streamed_equals_whole(a: Answer, b: Answer, data: st.DataObject) -> Non
 )
 def test_what_can_be_compared(request_: dict[str, Any], whether: bool) -> None:
     assert comparable(request_) is whether
+
+
+class Unequal(ScriptedEngine):
+    """Refuses one request and works on the other for ever."""
+
+    def __init__(self) -> None:
+        super().__init__([])
+        self.ended = 0
+
+    async def chat(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        return [chunk async for chunk in self.stream_chat(request)][-1]
+
+    async def stream_chat(self, request: Mapping[str, Any]) -> AsyncIterator[dict[str, Any]]:
+        if request["name"] == "bad":
+            raise EngineError("it failed")
+        try:
+            yield {"id": "x", "choices": []}
+            await asyncio.sleep(60)
+        finally:
+            self.ended += 1
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_a_failure_ends_the_other_at_once(streamed: bool) -> None:
+    engine, requests = Unequal(), [{"name": "long"}, {"name": "bad"}]
+
+    async def ask() -> None:
+        if streamed:
+            _ = [chunk async for chunk in stream_likeliest(engine, requests)]
+        else:
+            await likeliest(engine, requests)
+
+    async with asyncio.timeout(5):
+        with pytest.raises(EngineError, match="it failed"):
+            await ask()
+        await asyncio.sleep(0.01)
+    assert engine.ended == 1

@@ -139,6 +139,24 @@ def test_schemas_with_references_to_themselves() -> None:
     assert accepts([by_reference], line("b", '{"what": "ever"}'))
 
 
+def test_schemas_that_add_to_one_another() -> None:
+    known = {
+        "Base": {"type": "object", "properties": {"id": {"type": "integer"}}, "required": ["id"]},
+        "Named": {"allOf": [{"$ref": "#/$defs/Base"}, {"properties": {"name": {"type": "string"}}}]},
+        "Node": {"allOf": [{"$ref": "#/$defs/Named"}, {"properties": {"next": {"$ref": "#/$defs/Node"}}}]},
+        "Loop": {"allOf": [{"$ref": "#/$defs/Loop"}, True, {"properties": {"a": {"type": "integer"}}}]},
+    }
+    fitting = {
+        "Named": ['{"id": 1}', '{"id": 1, "name": "x"}'],
+        "Node": ['{"id": 1, "next": {"id": 2, "name": "x"}}'],
+    }
+    for name, values in fitting.items():
+        tools = [tool("f", {"a": {"$ref": f"#/$defs/{name}"}}, ["a"], **{"$defs": known})]
+        assert all(accepts(tools, line("f", f'{{"a": {value}}}')) for value in values)
+        assert not accepts(tools, line("f", '{"a": {"name": "x"}}'))
+    assert call_grammar([tool("f", {"a": {"$ref": "#/$defs/Loop"}}, **{"$defs": known})], calls="one")
+
+
 @pytest.mark.parametrize(
     ("schema", "free"),
     [

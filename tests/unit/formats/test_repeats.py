@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 
 from agent.engines import ScriptedEngine
+from agent.errors import EngineError
 from agent.formats.text.copying import words_of
 from agent.formats.text.repeats import times_asked_for
 
@@ -102,3 +104,27 @@ async def test_what_another_tool_is_asked_for_is_nothing_new() -> None:
 
     assert await counts("Areas of a circle of 5 and a square of 7?", [5, 7], [7, 5]) == [1, 1]
     assert await counts("Of circles of 5 and 6, and a square of 7?", [5, 6, 7, 5], [7, 5]) == [2, 1]
+
+
+class Unequal(ScriptedEngine):
+    """Writes for ever, and refuses the second request."""
+
+    ended = False
+
+    async def chat(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        self.requests.append(dict(request))
+        if len(self.requests) == 2:
+            raise EngineError("it failed")
+        try:
+            return await asyncio.sleep(60, {})
+        finally:
+            self.ended = True
+
+
+async def test_a_failure_ends_the_others_at_once() -> None:
+    engine = Unequal([])
+    async with asyncio.timeout(5):
+        with pytest.raises(EngineError, match="it failed"):
+            await times_asked_for(engine, {"messages": []}, [PLAY, PLAY], ["Abba"])
+        await asyncio.sleep(0.01)
+    assert engine.ended

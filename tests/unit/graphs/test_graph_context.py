@@ -82,6 +82,21 @@ def test_the_start_of_the_request_stays_the_same_over_several_turns():
     assert cuts <= 20, "trimming at every turn would cost the prefix cache each time"
 
 
+def test_a_very_long_conversation_is_not_counted_once_for_each_turn():
+    class Counted(CountingModel):
+        times: int = 0
+
+        def get_num_tokens_from_messages(self, messages: Any, tools: Any = None) -> int:
+            self.times += 1
+            return super().get_num_tokens_from_messages(messages, tools)
+
+    model = Counted(script=["ok"])
+    messages = [m for number in range(500) for m in turn(number)]
+    kept = fit(messages, 300, model)
+    assert 0 < count(kept) <= 300
+    assert model.times < 20
+
+
 def test_long_results_of_the_current_turn_are_cut_in_the_middle():
     messages = [
         HumanMessage("find it"),
@@ -143,6 +158,25 @@ def test_without_a_tokenizer_of_its_own_the_model_is_not_asked(monkeypatch):
     assert len(fit(messages, 900, model)) < len(messages)
 
 
+def test_what_the_model_thought_is_counted_as_well():
+    thought = {"reasoning_content": "hm " * 500}
+    rounds = [
+        (calls(("look", {"n": i}), ids=[f"c{i}"]), ToolMessage("r", tool_call_id=f"c{i}")) for i in range(9)
+    ]
+    messages: list[BaseMessage] = [HumanMessage("look")]
+    for answer, result in rounds:
+        messages += [answer.model_copy(update={"additional_kwargs": thought}), result]
+    assert fit(messages, 10**5, ScriptedModel(script=["x"])) == messages
+    assert len(fit(messages, 2000, ScriptedModel(script=["x"]))) < len(messages)
+    messages.append(HumanMessage("and now?"))  # no template shows again what was thought before it
+    assert fit(messages, 2000, ScriptedModel(script=["x"])) == messages
+
+
+def test_half_characters_are_counted_as_well():
+    messages: list[BaseMessage] = [*turn(1), *turn(2), HumanMessage("half \ud83d " * 20)]
+    assert fit(messages, 100, ScriptedModel(script=["ok"])) == messages[-1:]
+
+
 def test_text_beyond_ascii_is_not_underestimated():
     model = ScriptedModel(script=["ok"])
     messages = [HumanMessage("漢字" * 400), AIMessage("はい"), HumanMessage("次は")]
@@ -177,3 +211,40 @@ def test_trimming_changes_the_request_and_not_the_thread(run):
     assert all(count(request) + 5 <= 80 for request in model.requests)
     assert len(model.requests[-1]) < 14
     assert [m.text for m in model.requests[-1][:2]] == ["be kind", "go"]
+
+
+PIECES = st.lists(
+    st.one_of(
+        st.just("human"),
+        st.just("answer"),
+        st.lists(st.integers(0, 9), min_size=1, max_size=3, unique=True),
+        st.integers(0, 9),
+    ),
+    max_size=12,
+)
+
+
+@given(PIECES)
+def test_what_is_sent_is_well_formed_however_the_conversation_is(pieces: list[Any]) -> None:
+    """Answers with calls as lists of the calls' numbers, results as the number of their call."""
+    messages: list[BaseMessage] = []
+    asked: set[int] = set()
+    for piece in pieces:
+        if piece == "human":
+            messages.append(HumanMessage("q"))
+        elif piece == "answer":
+            messages.append(AIMessage("a"))
+        elif isinstance(piece, int):
+            messages.append(ToolMessage("r", tool_call_id=str(piece)))
+        elif new := [number for number in piece if number not in asked]:  # ids are unique in a conversation
+            asked.update(new)
+            messages.append(calls(*[("look", {})] * len(new), ids=[str(number) for number in new]))
+    sent = well_formed(messages)
+    results = {each.tool_call_id: each for each in reversed(messages) if isinstance(each, ToolMessage)}
+    expected: list[BaseMessage] = []
+    for message in messages:
+        if not isinstance(message, ToolMessage):
+            expected.append(message)
+        if isinstance(message, AIMessage):
+            expected += [results[each["id"]] for each in message.tool_calls if each["id"] in results]
+    assert [id(each) for each in sent] == [id(each) for each in expected]

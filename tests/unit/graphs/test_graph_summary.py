@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 from graph_doubles import CountingModel, calls
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage
+from langchain_core.runnables import RunnableLambda
 from langgraph.checkpoint.memory import InMemorySaver
 
-from graphs import build_react_graph
+from graphs import build_react_graph, build_retrieval_graph
 from graphs.summary import Summary, transcript, with_summary
 
 SETTINGS: Any = {"configurable": {"thread_id": "t"}}
@@ -53,6 +54,28 @@ def test_old_turns_are_summarised_once_and_the_state_keeps_everything(run):
     assert isinstance(last[1], HumanMessage)
     # The second summary takes the first one in.
     assert "What came before:\nsummary of" in summaries(model)[1][-1].text
+
+
+class Undecided(CountingModel):
+    """Takes forms, and fills in none."""
+
+    def bind_tools(self, tools: Any, **_: Any) -> Any:
+        return self
+
+
+def test_the_retrieval_graph_keeps_its_summary(run):
+    model = Undecided(script=[reply])
+    graph = build_retrieval_graph(
+        model=model,
+        retriever=RunnableLambda(lambda _: []),
+        checkpointer=InMemorySaver(),
+        max_rewrites=0,
+        max_context_tokens=160,
+        overflow="summarise",
+    )
+    talk(run, graph, range(12))
+    assert 1 <= len(summaries(model)) <= 5
+    assert graph.get_state(SETTINGS).values["summary"]["text"].startswith("summary of")
 
 
 def test_the_beginning_of_the_request_stays_the_same_between_summaries(run):

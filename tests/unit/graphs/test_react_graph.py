@@ -144,7 +144,7 @@ def test_calls_of_one_answer_run_at_the_same_time(run, blocking):
     @tool
     def wait_for_four_others(x: int) -> str:
         """Return only if five calls are inside at once."""
-        barrier.wait(timeout=20)
+        barrier.wait(timeout=60)
         return "met"
 
     @tool("wait_for_four_others")
@@ -371,11 +371,12 @@ def test_a_synchronous_run_works_inside_a_running_loop():
 
 
 async def test_cancelling_a_run_stops_an_async_tool_soon():
-    stopped = threading.Event()
+    began, stopped = asyncio.Event(), threading.Event()
 
     @tool
     async def forever() -> str:
         """Never ends."""
+        began.set()
         try:
             await asyncio.sleep(600)
         finally:
@@ -384,7 +385,7 @@ async def test_cancelling_a_run_stops_an_async_tool_soon():
 
     graph, _ = build([calls(("forever", {})), "ok"], tools=[forever])
     task = asyncio.create_task(graph.ainvoke({"messages": "go"}, {"configurable": {"thread_id": "1"}}))
-    await asyncio.sleep(0.3)
+    await asyncio.wait_for(began.wait(), 60)
     started = time.monotonic()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from langchain_core.callbacks import CallbackManagerForRetrieverRun
 from langchain_core.documents import BaseDocumentCompressor, Document
@@ -87,6 +88,18 @@ def test_documents_are_plain_data_in_the_state(run):
         {"text": "Cats sleep long.", "metadata": {"source": "cats.md", "path": "cats.md", "id": "d1"}}
     ]
     json.dumps(state["passages"])
+
+
+def test_scores_of_numpy_are_stored(tmp_path: Path):
+    class Scored(Shelf):
+        def _get_relevant_documents(self, *args: Any, **kwargs: Any) -> list[Document]:
+            return [Document("Cats purr.", metadata={"score": np.float64(0.5), "near": np.float32(0.25)})]
+
+    with open_checkpointer(tmp_path / "c.sqlite") as saver:
+        graph, *_ = graph_of(grade(1), "They purr [1].", retriever=Scored(), checkpointer=saver)
+        graph.invoke({"messages": "What do cats do?"}, SETTINGS)
+        [passage] = graph.get_state(SETTINGS).values["passages"]
+    assert passage["metadata"] == {"score": 0.5, "near": "0.25"}
 
 
 def test_a_reranker_decides_the_order_and_top_the_number(run):

@@ -150,26 +150,41 @@ def test_tokens_and_events_of_workers_are_streamed():
     assert events == ["worker_started", "worker_finished"]
 
 
-def test_two_workers_that_wait_get_the_decisions_that_are_theirs(pay, runs):
-    """Both wait at once, in graphs of their own: a value for whoever comes first would be a coin toss."""
+def two_that_wait(pay: Any, *, ids: tuple[str, str], said: dict[str, str]) -> tuple[Any, Any]:
+    """Workers «one» and «two» that want to pay 1 and 2 by calls of these ids; what they say in the end."""
     both = Reply(tool_calls=[call("one", task="pay 1"), call("two", task="pay 2")])
-    worker = by_content(
-        {
-            "pay 1": Reply(tool_calls=[call("pay", amount=1) | {"id": "c1"}]),
-            "pay 2": Reply(tool_calls=[call("pay", amount=2) | {"id": "c2"}]),
-            "paid 1": "one is paid",
-            "did not allow": "two is not",
-        }
-    )
+    wanted = {
+        f"pay {amount}": Reply(tool_calls=[call("pay", amount=amount) | {"id": call_id}])
+        for amount, call_id in enumerate(ids, start=1)
+    }
+    worker = by_content({**wanted, **said})
     model, _ = model_of(both, worker, worker, worker, worker, "Done.")
     workers = [(name, name, build_approval_graph(model=model, tools=[pay])) for name in ("one", "two")]
     graph = build_supervisor_graph(model=model, workers=workers, checkpointer=InMemorySaver())
     state = graph.invoke({"messages": "go"}, SETTINGS)
+    return graph, state
+
+
+def test_two_workers_that_wait_get_the_decisions_that_are_theirs(pay, runs):
+    """Both wait at once, in graphs of their own: a value for whoever comes first would be a coin toss."""
+    said = {"paid 1": "one is paid", "did not allow": "two is not"}
+    graph, state = two_that_wait(pay, ids=("c1", "c2"), said=said)
     assert sorted(each["id"] for each in waiting_calls(state)) == ["c1", "c2"]
     state = graph.invoke(decide({"c2": Reject(), "c1": Approve()}, to=state), SETTINGS)
     results = {m.name: m.text for m in state["messages"] if isinstance(m, ToolMessage)}
     assert results == {"one": "one is paid", "two": "two is not"}
     assert runs == [1]
+
+
+def test_two_workers_whose_models_number_alike_get_the_decisions_that_are_theirs(pay, runs):
+    said = {"paid 2": "two is paid", "did not allow": "one is not"}
+    graph, state = two_that_wait(pay, ids=("functions.pay:0", "functions.pay:0"), said=said)
+    waiting = waiting_calls(state)
+    decisions = {each["id"]: Approve() if each["args"]["amount"] == 2 else Reject() for each in waiting}
+    state = graph.invoke(decide(decisions, to=state), SETTINGS)
+    results = {m.name: m.text for m in state["messages"] if isinstance(m, ToolMessage)}
+    assert results == {"one": "one is not", "two": "two is paid"}
+    assert runs == [2]
 
 
 def test_a_worker_that_was_cut_off_goes_on_where_it_was(tmp_path: Path, pay, runs):

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from agent.persistence import ConversationStore, SQLSaver, open_checkpointer
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -14,3 +17,16 @@ def where(request: pytest.FixtureRequest, tmp_path: Path) -> str:
         return str(tmp_path / "c.sqlite")
     url: str = request.getfixturevalue("postgres_url")
     return url
+
+
+@pytest.fixture
+def saver(where: str) -> Iterator[SQLSaver]:
+    """An open database."""
+    with open_checkpointer(where) as opened:
+        yield opened
+
+
+@pytest.fixture
+def store(saver: SQLSaver) -> ConversationStore:
+    """Its conversations, as a person handles them."""
+    return ConversationStore(saver)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, TypedDict
 
@@ -17,13 +17,14 @@ from langchain_core.messages import (
     RemoveMessage,
     SystemMessage,
     ToolMessage,
+    message_to_dict,
 )
 from langgraph.channels.delta import DeltaChannel
 from langgraph.graph import START, StateGraph
 from langgraph.graph.message import add_messages
 
 from agent.errors import ConfigurationError, ConflictError, ThreadNotFoundError
-from agent.persistence import ConversationStore, SQLSaver, list_conversations, open_checkpointer
+from agent.persistence import ConversationStore, SQLSaver, list_conversations
 from agent.persistence.transcripts import merged
 
 
@@ -39,17 +40,6 @@ class Whole(TypedDict):
 
 class Delta(TypedDict):
     messages: Annotated[list[AnyMessage], DeltaChannel(fold)]
-
-
-@pytest.fixture
-def saver(where: str) -> Iterator[SQLSaver]:
-    with open_checkpointer(where) as opened:
-        yield opened
-
-
-@pytest.fixture
-def store(saver: SQLSaver) -> ConversationStore:
-    return ConversationStore(saver)
 
 
 @pytest.fixture(params=[Whole, Delta])
@@ -127,6 +117,19 @@ def test_prefixes(graph: Any, store: ConversationStore) -> None:
             store.resolve(nothing)
 
 
+def test_prefixes_in_capitals_are_others(graph: Any, store: ConversationStore) -> None:
+    for name in ("ABC-1", "ABC-2", "ABC-3", "ABC-4", "abc", "Über"):
+        converse(graph, name, "hello")
+    assert store.resolve("abc") == "abc"
+    assert store.resolve("Üb") == "Über"
+    with pytest.raises(ThreadNotFoundError):
+        store.delete("abc-1")
+    store.delete("abc")
+    with pytest.raises(ThreadNotFoundError):
+        store.delete("abc")
+    assert len(store.list()) == 5
+
+
 def test_titles(graph: Any, store: ConversationStore) -> None:
     converse(graph, "a", "  what\n is   this? ")
     assert store.get("a").title == "what is this?"
@@ -164,6 +167,13 @@ def test_search(graph: Any, store: ConversationStore) -> None:
     assert "recipe" in store.search("recipe")[0].excerpt
 
 
+def test_search_for_words_with_quotes_in_them(graph: Any, store: ConversationStore) -> None:
+    converse(graph, "a", "I don't say that l'été is in C:\\tmp")
+    for words in ("don't", "l'été", "say'", '"don\'t say"', "C:\\tmp", "''tmp"):
+        assert {each.id for each in store.search(words)} == {"a"}, words
+    assert store.search("'") == []
+
+
 @pytest.mark.parametrize("where", ["sqlite"], indirect=True)
 def test_delete_is_for_good(tmp_path: Path, graph: Any, store: ConversationStore) -> None:
     converse(graph, "a", "my password is swordfish")
@@ -190,6 +200,9 @@ def test_fork_now_and_earlier(graph: Any, store: ConversationStore) -> None:
     assert [m.text for m in store.get("early").messages] == ["one", "re: one", "another", "re: another"]
     assert [m.text for m in store.get(copy).messages] == [m.text for m in store.get("a").messages]
     assert store.get("early").status == "idle"
+    assert {found.id for found in store.search("two")} == {"a", copy}
+    again = store.fork("a")  # of one that is indexed
+    assert {found.id for found in store.search("two")} == {"a", copy, again}
     with pytest.raises(ConflictError):
         store.fork("a", new_id="early")
     with pytest.raises(ThreadNotFoundError, match="no checkpoint"):
@@ -208,13 +221,25 @@ def test_rewind(graph: Any, store: ConversationStore) -> None:
     assert [m.text for m in store.get("a").messages] == ["one", "re: one", "again", "re: again"]
 
 
+def test_one_that_is_cut_at_its_question_has_still_to_answer_it(graph: Any, store: ConversationStore) -> None:
+    converse(graph, "a", "one")
+    question = store.checkpoints("a")[-1]
+    copy = store.fork("a", checkpoint_id=question)
+    store.rewind("a", question)
+    assert [each.status for each in store.list()] == ["unfinished", "unfinished"]
+    for thread in ("a", copy):
+        graph.invoke(None, {"configurable": {"thread_id": thread}})
+        assert [message.text for message in store.get(thread).messages] == ["one", "re: one"]
+        assert store.get(thread).status == "idle"
+
+
 def test_prune(graph: Any, store: ConversationStore) -> None:
     for name in ("a", "b", "c"):
         converse(graph, name, "one", "two")
     assert store.prune(keep=3, history_only=True) == []
-    assert store.prune(older_than="9999", history_only=True) == ["c", "b", "a"]
+    assert store.prune(older_than="9999-01-01", history_only=True) == ["c", "b", "a"]
     assert [len(store.get(name).messages) for name in "abc"] == [4, 4, 4]
-    assert store.prune(older_than="0000") == []
+    assert store.prune(older_than="0001-01-01") == []
     assert store.prune(keep=1) == ["b", "a"]
     assert [each.id for each in store.list()] == ["c"]
     with pytest.raises(ConfigurationError, match="prune what"):
@@ -255,6 +280,14 @@ def test_export_and_import_again(graph: Any, store: ConversationStore, format: s
         store.import_(store.export("a", format=format), new_id=again)
 
 
+@pytest.mark.parametrize("format", ["json", "jsonl"])
+def test_separators_of_lines_in_a_text_come_back(saver: SQLSaver, format: str) -> None:
+    store, said = ConversationStore(saver), [HumanMessage("a\u2028b\u2029c\x85d\x0be"), AIMessage("f")]
+    again = store.import_("".join(json.dumps(message_to_dict(each)) + "\r\n" for each in said))
+    again = store.import_(store.export(again, format=format))
+    assert [message.text for message in store.get(again).messages] == [each.text for each in said]
+
+
 def test_export_markdown(graph: Any, store: ConversationStore) -> None:
     graph.update_state({"configurable": {"thread_id": "a"}}, {"messages": SAID})
     text = store.export("a")
@@ -270,15 +303,28 @@ def test_export_markdown(graph: Any, store: ConversationStore) -> None:
     assert json.loads(store.export("a", format="json"))["messages"][1]["data"]["content"] == "2+2? 😀"
     with pytest.raises(ConfigurationError, match="'pdf': use markdown, json, jsonl"):
         store.export("a", format="pdf")
+    dated = AIMessage("", tool_calls=[{"name": "f", "args": {"on": date(2026, 1, 2)}, "id": "c"}])
+    graph.update_state({"configurable": {"thread_id": "dated"}}, {"messages": [dated]})
+    for format in ("markdown", "json", "jsonl"):
+        assert "2026-01-02" in store.export("dated", format=format)
 
 
 @pytest.mark.parametrize(
-    "bad", ["", "hello", "[]", "{}", '{"messages": 1}', '{"format": 9, "messages": []}', "1", '{"type": "x"}']
+    "bad",
+    [
+        "[" * 100_000,
+        '{"type": "human"}\n' + "[" * 100_000,
+        "",
+        "hello",
+        "[]",
+        "{}",
+        '{"messages": 1}',
+        '{"format": 9, "messages": []}',
+        "1",
+        '{"type": "x"}',
+    ],
 )
 def test_import_of_something_else(store: ConversationStore, bad: str) -> None:
-    if bad == "":
-        assert store.get(store.import_(bad)).messages == ()
-        return
     with pytest.raises(ConfigurationError):
         store.import_(bad)
 

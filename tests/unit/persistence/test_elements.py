@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -27,12 +26,6 @@ from agent.persistence.serde import StrictSerializer
 from agent.persistence.tables import items
 
 KEY = ("t", "", "messages")
-
-
-@pytest.fixture
-def saver(where: str) -> Iterator[SQLSaver]:
-    with open_checkpointer(where) as opened:
-        yield opened
 
 
 def conversation(count: int) -> list[Any]:

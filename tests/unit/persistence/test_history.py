@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 from langgraph.checkpoint.base import empty_checkpoint
 
-from agent.persistence import SQLSaver, open_checkpointer
+from agent.persistence import SQLSaver
 from agent.persistence import statements as sql
 from agent.persistence.history import ancestors
 from agent.persistence.records import Address
-
-
-@pytest.fixture
-def saver(where: str) -> Iterator[SQLSaver]:
-    with open_checkpointer(where) as opened:
-        yield opened
 
 
 def put(saver: SQLSaver, checkpoint_id: str, parent_id: str | None) -> None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, TypedDict
 
+import numpy as np
 import pytest
 from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, RemoveMessage
 from langgraph.channels.delta import DeltaChannel
@@ -14,10 +14,10 @@ from langgraph.graph import START, StateGraph
 from langgraph.graph.message import add_messages
 from sqlalchemy import delete, insert, text, update
 
-from agent.errors import ConfigurationError, ThreadNotFoundError
+from agent.errors import ConfigurationError, DatabaseError, ThreadNotFoundError
 from agent.persistence import ConversationStore, SQLSaver, open_checkpointer
 from agent.persistence.pruning import choose
-from agent.persistence.tables import channels, items, thread_tags, threads, tool_calls
+from agent.persistence.tables import channels, checkpoints, items, thread_tags, threads, tool_calls
 
 
 def fold(messages: list[Any], written: list[Any]) -> list[Any]:
@@ -36,15 +36,9 @@ class Delta(TypedDict):
     mood: str
 
 
-@pytest.fixture
-def saver(where: str) -> Iterator[SQLSaver]:
-    with open_checkpointer(where) as opened:
-        yield opened
-
-
-@pytest.fixture
-def store(saver: SQLSaver) -> ConversationStore:
-    return ConversationStore(saver)
+class Scores(TypedDict):
+    same: Any
+    other: Any
 
 
 def build(saver: SQLSaver, state: type) -> Any:
@@ -121,6 +115,18 @@ def test_differences(graph: Any, store: ConversationStore) -> None:
     assert (same.added, same.removed, same.changed, same.values) == ((), (), (), {})
     with pytest.raises(ThreadNotFoundError, match="no checkpoint 'nope'"):
         store.diff("a", before, "nope")
+
+
+def test_differences_of_arrays(saver: SQLSaver, store: ConversationStore) -> None:
+    builder = StateGraph(Scores)
+    builder.add_node("score", lambda state: {"other": {"in": state["other"]["in"] + 1}})
+    builder.add_edge(START, "score")
+    numbers = np.arange(3)
+    builder.compile(checkpointer=saver).invoke({"same": numbers, "other": {"in": numbers}}, on("a"))
+    after, before, *_ = store.checkpoints("a")
+    values = store.diff("a", before, after).values
+    assert list(values) == ["other"]
+    assert list(values["other"][1]["in"]) == [1, 2, 3]
 
 
 # Letting go
@@ -211,6 +217,23 @@ def test_encrypted_and_plain_are_not_mixed(store: ConversationStore, tmp_path: P
         store.copy_to(ConversationStore(secret))
 
 
+def test_nothing_is_copied_to_where_another_key_could_not_read_it(where: str, tmp_path: Path) -> None:
+    first = open_checkpointer(where, encryption_key="1" * 32)
+    second = open_checkpointer(tmp_path / "second.sqlite", encryption_key="2" * 32)
+    third = open_checkpointer(tmp_path / "third.sqlite", encryption_key="1" * 32)
+    with first as one, second as two, third as three:
+        converse(build(one, Whole), "a", "hello")
+        store = ConversationStore(one)
+        with pytest.raises(ConfigurationError, match="another key"):
+            store.copy_to(ConversationStore(two))
+        assert ConversationStore(two).list() == []
+        assert store.copy_to(ConversationStore(three)).copied == ("a",)
+        assert len(ConversationStore(three).get("a").messages) == 2
+        converse(build(one, Whole), "damaged", "hello")
+        run(one, update(checkpoints).where(checkpoints.c.thread_id == "damaged").values(body=b"x"))
+        assert store.copy_to(ConversationStore(three)).copied == ("damaged",)
+
+
 # Mending
 
 
@@ -220,8 +243,29 @@ def test_a_sound_database(graph: Any, store: ConversationStore) -> None:
     store.rewind("a", store.checkpoints("a")[1])
     store.search("one")
     assert [each.kind for each in store.doctor() if each.is_wrong] == []
-    graph.invoke(None, on("a"))
+    for each in store.list():  # the copy was cut at a question as well
+        graph.invoke(None, on(each.id))
     assert store.doctor() == []
+
+
+@pytest.mark.parametrize("mend", [False, True])
+def test_one_that_is_deleted_meanwhile(
+    graph: Any, store: ConversationStore, mend: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    converse(graph, "a", "hello")
+
+    def orphans(database: Any, *, mend: bool) -> list[Any]:
+        monkeypatch.setattr(type(database), "read", deleting)
+        return []
+
+    def deleting(database: Any, work: Any) -> Any:
+        monkeypatch.undo()
+        found = database.read(work)  # the list
+        store.delete("a")
+        return found
+
+    monkeypatch.setattr("agent.persistence.checkup._orphans", orphans)
+    assert store.doctor(mend=mend) == []
 
 
 def test_rows_that_belong_to_nothing(graph: Any, saver: SQLSaver, store: ConversationStore) -> None:
@@ -252,6 +296,22 @@ def test_lost_values_are_named(saver: SQLSaver, store: ConversationStore, table:
     assert all(each.is_wrong for each in store.doctor(mend=True))
 
 
+@pytest.mark.parametrize("value", [b"", b"\xc1", b"\x05", b"\x93\xc2\x01\xc4\x00"])
+def test_a_damaged_list_is_named(saver: SQLSaver, store: ConversationStore, value: bytes) -> None:
+    converse(build(saver, Whole), "a", "one " * 50)
+    run(saver, update(channels).where(channels.c.type == "list").values(value=value))
+    assert [(each.kind, each.thread_id) for each in store.doctor()] == [("damaged", "a")]
+    with pytest.raises(DatabaseError, match="damaged"):
+        store.get("a")
+
+
+@pytest.mark.parametrize("where", ["sqlite"], indirect=True)
+def test_damaged_metadata_is_named(saver: SQLSaver, store: ConversationStore) -> None:
+    converse(build(saver, Whole), "a", "one")
+    run(saver, text("UPDATE checkpoints SET metadata = substr(metadata, 1, 5)"))
+    assert [(each.kind, each.thread_id) for each in store.doctor()] == [("damaged", "a")]
+
+
 def test_calls_without_an_answer_and_without_a_known_outcome(
     graph: Any, saver: SQLSaver, store: ConversationStore
 ) -> None:
@@ -277,3 +337,28 @@ def test_a_search_index_that_does_not_fit(graph: Any, saver: SQLSaver, store: Co
     assert [each.mended for each in store.doctor(mend=True)] == [True]
     assert store.doctor() == []
     assert [found.position for found in store.search("capital")] == [1]
+
+
+def keep_a_damaged_one(saver: SQLSaver) -> None:
+    """Two conversations, of which one cannot be read."""
+    graph = build(saver, Whole)
+    converse(graph, "sound", "pineapple " * 20)
+    converse(graph, "damaged", "pineapple " * 20)
+    run(saver, update(items).where(items.c.thread_id == "damaged").values(value=b"\xc1"))
+
+
+def test_a_damaged_conversation_hides_no_other_from_searching(
+    saver: SQLSaver, store: ConversationStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    keep_a_damaged_one(saver)
+    assert {each.id for each in store.search("pineapple")} == {"sound"}
+    assert "conversation 'damaged' cannot be searched" in caplog.text
+
+
+def test_a_damaged_conversation_hides_no_other_from_the_list(
+    saver: SQLSaver, store: ConversationStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    keep_a_damaged_one(saver)
+    run(saver, update(threads).values(messages=None))
+    assert {each.id: each.message_count > 0 for each in store.list()} == {"sound": True, "damaged": False}
+    assert "conversation 'damaged' cannot be counted" in caplog.text

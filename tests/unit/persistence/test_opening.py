@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import sqlite3
 import stat
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from langgraph.checkpoint.sqlite import SqliteSaver
+from sqlalchemy import text
 
 from agent.errors import ConfigurationError, DatabaseError, MissingExtraError
-from agent.persistence import ConversationStore, open_checkpointer
+from agent.persistence import ConversationStore, import_langgraph_sqlite, open_checkpointer
 from agent.persistence.locations import database_url
 
 CONFIG: Any = {"configurable": {"thread_id": "t"}}
@@ -59,7 +63,10 @@ def test_ways_to_name_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         "sqlite:///a b.sqlite",
     ):
         assert database_url(where).database == expected
-    assert database_url(tmp_path).database == str(tmp_path / "conversations.sqlite")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for where in (tmp_path, "~", Path("~"), "~/"):
+        assert database_url(where).database == str(tmp_path / "conversations.sqlite")
+    assert database_url("~/a b.sqlite").database == expected
     for where in (":memory:", "sqlite://", "sqlite:///:memory:"):
         assert database_url(where).database in (None, "", ":memory:")
 
@@ -119,7 +126,7 @@ def test_a_directory_in_the_way(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", [b"not a database at all, but long enough to look at" * 100, os.urandom(9000)]
+    "content", [b"not a database at all, but long enough to look at" * 100, random.Random(7).randbytes(9000)]
 )
 def test_rubbish_is_refused_and_left_alone(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "c.sqlite"
@@ -133,7 +140,7 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
     path = tmp_path / "c.sqlite"
     fill(path)
     content = bytearray(path.read_bytes())
-    content[4096:] = os.urandom(len(content) - 4096)
+    content[4096:] = random.Random(7).randbytes(len(content) - 4096)
     path.write_bytes(content)
     with pytest.raises(DatabaseError, match=str(path)):
         fill(path)
@@ -210,3 +217,30 @@ def test_a_read_only_file_can_be_read(tmp_path: Path) -> None:
     path.chmod(0o000)
     with pytest.raises(DatabaseError, match="cannot open"), open_checkpointer(path):
         pass
+
+
+def test_patience_without_end(where: str) -> None:
+    with open_checkpointer(where, timeout=1e12) as saver, open_checkpointer(where, timeout=1e12) as other:
+        written, holding = [], threading.Event()
+
+        def slow(_: Any) -> None:
+            holding.set()
+            time.sleep(0.3)
+
+        def hold() -> None:
+            saver.database.write(lambda each: (each.once(text("DELETE FROM threads")), slow(each)))
+
+        holder = threading.Thread(target=hold)
+        holder.start()
+        holding.wait(30)
+        other.database.write(lambda each: written.append(each.once(text("DELETE FROM threads"))))
+        holder.join()
+        assert len(written) == 1
+
+
+def test_a_file_in_the_home_directory_is_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with SqliteSaver.from_conn_string(str(tmp_path / "theirs.sqlite")) as theirs:
+        theirs.setup()
+    with open_checkpointer(":memory:") as saver:
+        assert import_langgraph_sqlite(saver, "~/theirs.sqlite").imported == ()

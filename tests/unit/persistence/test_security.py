@@ -20,7 +20,7 @@ from pydantic import BaseModel
 from sqlalchemy import text
 
 from agent.errors import ConfigurationError, DatabaseError, MissingExtraError
-from agent.persistence import ConversationStore, SQLSaver, open_checkpointer
+from agent.persistence import ConversationStore, SQLSaver, import_langgraph_postgres, open_checkpointer
 from agent.persistence.serde import StrictSerializer
 
 CONFIG: Any = {"configurable": {"thread_id": "t", "checkpoint_ns": ""}}
@@ -46,12 +46,6 @@ def nothing_made() -> Iterator[None]:
     MADE.clear()
     yield
     MADE.clear()
-
-
-@pytest.fixture
-def saver(where: str) -> Iterator[SQLSaver]:
-    with open_checkpointer(where) as opened:
-        yield opened
 
 
 def put(saver: SQLSaver, thread_id: str = "t", **metadata: Any) -> None:
@@ -257,3 +251,25 @@ def test_every_file_is_private(tmp_path: Path) -> None:
             assert (tmp_path / "new").stat().st_mode & 0o777 == 0o700
     finally:
         os.umask(before)
+
+
+def test_no_words_of_encrypted_conversations_become_a_stored_title(where: str) -> None:
+    with open_checkpointer(where, encryption_key=KEY) as saver:
+        put(saver)
+        store = ConversationStore(saver)
+        store.rename("t", "")
+        store.import_(store.export("t", format="json"), new_id="copy")
+        titles = text("SELECT title FROM threads")
+        assert saver.database.read(lambda each: each.once(titles)) == [(None,), (None,)]
+        store.rename("t", "given")
+        store.import_(store.export("t", format="json"), new_id="another")
+        assert [store.title(each) for each in ("t", "another")] == ["given", "given"]
+
+
+def test_no_password_in_the_error_about_an_address_to_import_from(tmp_path: Path) -> None:
+    with (
+        open_checkpointer(tmp_path / "c.sqlite") as saver,
+        pytest.raises(ConfigurationError, match="no address of a PostgreSQL") as caught,
+    ):
+        import_langgraph_postgres(saver, "mysql://somebody:swordfish@host/shop")
+    assert "swordfish" not in str(caught.value)

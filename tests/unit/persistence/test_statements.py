@@ -14,7 +14,7 @@ from sqlalchemy.engine import Dialect
 from sqlalchemy.schema import CreateIndex, CreateTable
 from sqlalchemy.sql import ClauseElement, Select
 
-from agent.persistence import journal, listing, open_checkpointer
+from agent.persistence import journal, open_checkpointer, overview
 from agent.persistence import statements as sql
 from agent.persistence.dialects import metadata_matches
 from agent.persistence.tables import metadata
@@ -60,8 +60,8 @@ def test_statements_built_for_one_call(dialect: str) -> None:
     conditions = metadata_matches(dialect, {"source": "loop", "step": 1, "nothing": None})
     for statement in (
         sql.page(conditions, size=5, after=("c", "t", "")),
-        listing.newest(limit=1, offset=2, tag="x"),
-        listing.every().where(metadata.tables["threads"].c.thread_id.in_(["a", "b", "c"])),
+        overview.newest(limit=1, offset=2, tag="x"),
+        overview.every().where(metadata.tables["threads"].c.thread_id.in_(["a", "b", "c"])),
     ):
         text, parameters = compiler.once(statement)
         named = set(re.findall(r"(?<![:\w]):(\w+)" if dialect == "sqlite" else r"%\((\w+)\)s", text))

@@ -171,3 +171,20 @@ def test_the_well_known_ones_look_like_it() -> None:
     assert [text for text in WELL_KNOWN if not looks_like_control(text)] == []
     assert control_texts_of("{{ '<s>' + '｜DSML｜' + '<b>' }}") == {"<s>", "｜DSML｜"}
     assert not any(looks_like_control(text) for text in ("<b>", "<table>", "[A]", "word", "<x y>"))
+
+
+def test_without_control_texts_no_conversation_is_walked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ControlText, "_message", lambda *_: pytest.fail("walked a message"))
+    request = {"messages": [{"role": "user", "content": "<s>"}], "tools": [{"type": "function"}]}
+    assert ControlText(()).plain_request(request) == request
+
+
+@pytest.mark.parametrize("text", [r'{"a": "\u003cs>"}', '{"a": "<s>"}', '{"a": "ü <s>"}', "<s>", '{"a": 1'])
+def test_arguments_are_read_wherever_they_may_spell_control_text(text: str) -> None:
+    call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": text}}
+    [message] = ControlText(("<s>",)).plain_request(
+        {"messages": [{"role": "assistant", "tool_calls": [call]}]}
+    )["messages"]
+    found = message["tool_calls"][0]["function"]["arguments"]
+    assert "<s>" not in found.replace(r"\u003c", "<")
+    assert (found == text) is (text == '{"a": 1')

@@ -1,7 +1,7 @@
 """A process that behaves as a server's does, without a model: its log, its facts, its port, its end.
 
 ``FAKE_SERVER`` in the environment says how it goes: ``well`` (the default), ``slow`` (it loads for a second),
-``fails``, ``killed`` or ``stubborn`` (it does not stop).
+``fails``, ``killed``, ``stubborn`` (it does not stop) or ``several`` (it ends as several processes do).
 """
 
 from __future__ import annotations
@@ -61,6 +61,8 @@ def main() -> None:
     print(stage_line("importing"), flush=True)
     if how == "stubborn":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    elif how == "several":
+        signal.signal(signal.SIGTERM, lambda *_: threading.Timer(2.0, lambda: os._exit(1)).start())
     else:
         signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     if how == "slow":

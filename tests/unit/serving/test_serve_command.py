@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import click
 import psutil
 import pytest
 from click.testing import CliRunner, Result
 
 from agent.cli.main import cli
+from agent.cli.serve import _keys, _model
+from agent.serving import life
 from agent.serving.records import ServerDirectory
+from agent.settings import Settings
 
 Run = Callable[..., Result]
 
@@ -48,6 +54,32 @@ def test_a_server_in_the_background_is_started_shown_and_stopped(run: Run, model
     assert server["id"] in run("stop").stderr
     assert not psutil.pid_exists(server["pid"])
     assert json.loads(run("status", "--json").stdout) == []
+
+
+@pytest.mark.parametrize("key", ["", " ", "a\nb", "a\n"])
+def test_a_key_that_would_leave_the_server_open_is_refused(run: Run, model: str, key: str) -> None:
+    assert "An API key is empty" in run(model, "--api-key", key, "--background", "--force", code=2).stderr
+    assert json.loads(run("status", "--json").stdout) == []
+
+
+def test_a_server_on_a_socket_says_nothing_of_a_port(
+    run: Run, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(life, "wait_until_ready", lambda *_, **__: None)
+    started = run(model, "--uds", str(tmp_path / "s"), "--background", "--force")
+    assert started.stdout.startswith("http+unix://")
+    assert "is taken" not in started.stderr
+
+
+def test_a_key_in_the_environment_does_not_count_beside_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VLLM_API_KEY", "a\n")
+    file = tmp_path / "keys"
+    file.write_text("b\n")
+    assert _keys((), file, Settings()) == ("b",)
+    with pytest.raises(click.UsageError, match="not one line"):
+        _keys((), None, Settings())
 
 
 def test_of_several_one_is_named(run: Run, model: str) -> None:
@@ -107,6 +139,35 @@ def test_a_server_of_the_command_ends_with_its_idle_time(run: Run, model: str) -
     said = run(model, "--force", "--idle-minutes", "0.05").stderr
     assert "not asked anything for 0.05 minutes" in said
     assert json.loads(run("status", "--json").stdout) == []
+
+
+def test_a_server_that_another_command_stops_has_not_failed(
+    run: Run, model: str, directory: ServerDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FAKE_SERVER", "several")
+    seen, wait = threading.Event(), life.wait_until_ready
+
+    def wait_and_tell(*args: Any, **options: Any) -> None:
+        wait(*args, **options)
+        seen.set()
+
+    monkeypatch.setattr(life, "wait_until_ready", wait_and_tell)
+
+    def stop() -> None:
+        assert seen.wait(60), "the command in the foreground has not seen that it is ready"
+        [record] = directory.records()
+        life.stop(record, directory)
+
+    other = threading.Thread(target=stop)
+    other.start()
+    assert "the server has ended: it was stopped" in run(model, "--force").stderr
+    other.join()
+
+
+@pytest.mark.parametrize(("words", "model"), [(("",), None), (("", "--seed", "1"), None), ((), "")])
+def test_an_empty_model_is_not_the_embedded_one(words: tuple[str, ...], model: str | None) -> None:
+    with pytest.raises(click.UsageError, match="MODEL is empty"):
+        _model(words, model)
 
 
 @pytest.mark.parametrize(

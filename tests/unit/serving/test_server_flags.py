@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.errors import ConfigurationError
-from agent.serving.flags import check_flags, engine_arguments, flag_words, split_flags
+from agent.serving.flags import check_arguments, check_flags, engine_arguments, flag_words, split_flags
 
 TABLE = [
     {"names": ["--max-model-len"], "bare": False, "kind": None, "choices": None},
@@ -29,6 +29,22 @@ def known(tmp_path: Path) -> Path:
     path = tmp_path / "flags.json"
     path.write_text(json.dumps(TABLE))
     return path
+
+
+def test_a_part_of_an_argument_may_follow_the_whole() -> None:
+    words = "--compilation-config 3 --compilation-config.mode 2 --hf-overrides {} --hf-overrides.a b"
+    assert engine_arguments(split_flags(words.split())) == {
+        "compilation_config": {"mode": ("2",)},
+        "hf_overrides": {"a": ("b",)},
+    }
+
+
+@pytest.mark.parametrize(
+    ("word", "value"), [(".9", 0.9), ("-.5e1", -5.0), ("02", 2), ("+2", 2), ("1.", 1.0), ("4k", "4k")]
+)
+def test_numbers_are_read_as_vllm_reads_them(word: str, value: Any) -> None:
+    read = engine_arguments(split_flags([f"--gpu-memory-utilization={word}"]))["gpu_memory_utilization"]
+    assert (read, type(read)) == (value, type(value))
 
 
 def test_flags_become_engine_arguments() -> None:
@@ -107,3 +123,12 @@ def test_nothing_is_refused_while_the_flags_are_unknown(tmp_path: Path) -> None:
 def test_a_value_without_a_flag_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="'x' belongs to no flag; the model stands first"):
         split_flags(["x", "--seed", "1"])
+
+
+def test_an_argument_of_python_is_refused_by_its_own_name(known: Path, tmp_path: Path) -> None:
+    check_arguments(["max_model_len"], known)
+    check_arguments(["anything"], tmp_path / "none.json")
+    with pytest.raises(
+        ConfigurationError, match=r"no engine argument .max_modellen.; did you mean max_model_len"
+    ):
+        check_arguments(["max_modellen"], known)

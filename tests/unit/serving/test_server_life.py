@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from agent.catalogue import preflight
-from agent.errors import DoesNotFitError, EngineStartError
+from agent.errors import ConfigurationError, DoesNotFitError, EngineStartError
 from agent.serving import life
 from agent.serving.http import activity
 from agent.serving.order import order_from_arguments
@@ -42,6 +42,36 @@ def test_a_server_starts_is_noted_answers_and_stops(model: str, directory: Serve
     assert not psutil.pid_exists(record.pid)
     assert directory.records() == []
     assert directory.log(record.id).stat().st_mode & 0o777 == 0o600
+
+
+def test_a_server_that_cannot_be_noted_is_not_left_behind(
+    model: str, directory: ServerDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(record: ServerRecord) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(directory, "write", full)
+    before = set(life._CHILDREN)
+    with pytest.raises(ConfigurationError, match="No space left on device"):
+        start(model, directory)
+    [pid] = set(life._CHILDREN) - before
+    assert not psutil.pid_exists(pid)
+
+
+@pytest.mark.parametrize("usual", [True, False])
+def test_a_server_that_still_loads_has_its_port_already(
+    model: str, directory: ServerDirectory, monkeypatch: pytest.MonkeyPatch, usual: bool
+) -> None:
+    """It listens only when vLLM is imported: until then nobody else can see that the port is taken."""
+    monkeypatch.setenv("FAKE_SERVER", "slow")
+    first = life.start(order_from_arguments(model, {}), directory, cache=directory.path)
+    taken = int(first.url.rpartition(":")[2])
+    wanted = order_from_arguments(model, {}, port=None if usual else taken)
+    if usual:
+        assert life.start(wanted, directory, cache=directory.path).url != first.url
+    else:
+        with pytest.raises(ConfigurationError, match=rf"port {taken} .*{first.id}.*loading"):
+            life.start(wanted, directory, cache=directory.path)
 
 
 def test_the_stages_are_shown_to_all_who_wait(
@@ -81,6 +111,21 @@ def test_a_server_that_the_system_killed_gives_the_planners_advice(
     assert asked == [("out of memory", model)]
 
 
+def test_why_a_server_ended_is_known_also_when_nobody_has_asked_it_yet(
+    model: str, directory: ServerDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between two looks the system may say that it is dead before its parent has asked for its end."""
+    advice = {"out of memory": "less context"}
+    monkeypatch.setattr(preflight, "memory_advice", lambda error, *_, **__: advice.get(error))
+    monkeypatch.setenv("FAKE_SERVER", "killed")
+    record = start(model, directory)
+    while record.alive:
+        time.sleep(0.01)
+    failure = life.start_failure(record, directory)
+    assert isinstance(failure, DoesNotFitError)
+    assert "the system killed it" in str(failure)
+
+
 def test_a_server_that_does_not_stop_is_killed(
     model: str, directory: ServerDirectory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -95,7 +140,7 @@ def test_a_server_that_was_killed_behind_our_back_is_gone(model: str, directory:
     record = start(model, directory)
     wait(record, directory)
     os.kill(record.pid, signal.SIGKILL)
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while directory.records() and time.monotonic() < deadline:
         time.sleep(0.05)
     assert directory.records() == []

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
 import subprocess
 import sys
 import threading
+import time
 from dataclasses import asdict, replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
@@ -15,12 +17,12 @@ from typing import Any
 import pytest
 
 from agent.engines.base import EngineInfo
-from agent.errors import EngineStartError
+from agent.errors import EngineDeadError, EngineStartError
 from agent.serving import life, warm
 from agent.serving.engine import WarmEngine
 from agent.serving.order import ServerOrder, order_from_arguments
 from agent.serving.output import Stage
-from agent.serving.records import ServerDirectory, ServerRecord
+from agent.serving.records import ServerDirectory, ServerRecord, process_birth
 
 
 def order_for(model: str, **arguments: Any) -> ServerOrder:
@@ -143,6 +145,52 @@ def test_an_engine_on_it_knows_what_it_is_without_asking(model: str, directory: 
     assert len(directory.records()) == 1  # closing lets it go, and does not stop it
 
 
+def test_a_call_that_died_with_its_server_leaves_the_next_server_alone(
+    model: str, directory: ServerDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    died, asked = asyncio.Event(), [asyncio.Event(), asyncio.Event()]
+    made: list[Remote] = []
+
+    class Remote:
+        """Answers once the first of its kind has died."""
+
+        def __init__(self, *_: Any, **__: Any) -> None:
+            made.append(self)
+            self.closed = False
+
+        async def chat(self, request: Any) -> Any:
+            asked[made.index(self)].set()
+            await died.wait()
+            if self is made[0]:
+                raise EngineDeadError("it was killed")
+            await asyncio.sleep(0.1)
+            return {"closed": self.closed}
+
+        async def aclose(self) -> None:
+            self.closed = True
+
+        def close(self) -> None:
+            """Nothing is open."""
+
+    async def talk() -> None:
+        first = asyncio.create_task(engine.chat({}))
+        await asked[0].wait()
+        assert engine.record is not None
+        os.kill(engine.record.pid, signal.SIGKILL)
+        life._CHILDREN[engine.record.pid].wait()
+        second = asyncio.create_task(engine.chat({}))
+        await asked[1].wait()
+        died.set()
+        with pytest.raises(EngineDeadError, match="the server died while this request was running"):
+            await first
+        assert await second == {"closed": False}
+
+    monkeypatch.setattr("agent.serving.engine.RemoteEngine", Remote)
+    engine = WarmEngine(order_for(model), directory, cache=directory.path)
+    engine.loop.run(talk())
+    engine.close()
+
+
 def test_a_server_ends_with_the_command_it_belongs_to(tmp_path: Any) -> None:
     """The kernel sees to it, also after kill -9."""
     code = (
@@ -167,11 +215,10 @@ def test_a_server_ends_with_the_command_it_belongs_to(tmp_path: Any) -> None:
         pid = int(process.stdout.readline())
         process.kill()
         process.wait()
-    import psutil
-
-    if psutil.pid_exists(pid):
-        psutil.wait_procs([psutil.Process(pid)], timeout=10)
-    assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    deadline = time.monotonic() + 60
+    while process_birth(pid) is not None:
+        assert time.monotonic() < deadline, "it runs on"
+        time.sleep(0.05)
 
 
 class another_server:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import socket
+import time
 import urllib.request
 from typing import Any
 
@@ -216,6 +218,18 @@ def test_the_observer_forgets_what_has_ended(watched: Watched) -> None:
     assert not watched.observer._runs
 
 
+async def test_a_run_that_is_stopped_leaves_nothing_running(watched: Watched) -> None:
+    run = asyncio.create_task(react([Reply("Slow.", delay=30)]).ainvoke({"messages": "q"}, watched.config()))
+    while watched.value("running", kind="model") != 1:  # noqa: ASYNC110 - a metric has no event
+        await asyncio.sleep(0.01)
+    run.cancel()
+    await asyncio.wait([run])
+    assert [watched.value("running", kind=kind) for kind in ("model", "step", "run")] == [0, 0, 0]
+    assert (watched.observer._owners, watched.observer._current) == ({}, {})
+    [call] = [span for span in watched.spans if span.name.startswith("chat ")]
+    assert (call.attributes or {})["error.type"] == "CancelledError"
+
+
 def test_a_run_joins_the_trace_around_it(watched: Watched) -> None:
     provider = TracerProvider()
     with provider.get_tracer("web").start_as_current_span("request") as request:
@@ -267,6 +281,26 @@ def test_spans_reach_a_collector() -> None:
         react(["hello"]).invoke({"messages": "hi"}, {"callbacks": [observer]})
     assert {span.name for span in collector.spans} == {"invoke_agent react", "step model", "chat embedded"}
     assert collector.service == "vllm-agent"
+
+
+def test_a_collector_that_is_not_there_is_not_waited_for(
+    free_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agent.telemetry.opening._LAST_SECONDS", 0.1)
+    begun = time.monotonic()
+    with open_telemetry(otlp_traces_endpoint=f"http://127.0.0.1:{free_port}/v1/traces") as observer:
+        react(["hello"]).invoke({"messages": "hi"}, {"callbacks": [observer]})
+    assert time.monotonic() - begun < 4  # all its tries take more than six seconds
+
+
+def test_a_collector_that_is_silent_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agent.telemetry.opening._LAST_SECONDS", 0.1)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        begun = time.monotonic()
+        endpoint = f"http://127.0.0.1:{silent.getsockname()[1]}/v1/traces"
+        with open_telemetry(otlp_traces_endpoint=endpoint) as observer:
+            react(["hello"]).invoke({"messages": "hi"}, {"callbacks": [observer]})
+        assert time.monotonic() - begun < 5  # it would have ten seconds to answer
 
 
 def test_a_wrong_endpoint_is_refused() -> None:

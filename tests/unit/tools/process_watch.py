@@ -11,8 +11,8 @@ def running(pid: int) -> bool:
 
 
 async def gone(pid: int) -> bool:
-    """Whether it ends within some seconds."""
-    for _ in range(200):
+    """Whether it ends within a minute; on an idle machine it is gone at once."""
+    for _ in range(1200):
         try:
             if not running(pid):
                 return True

@@ -6,7 +6,7 @@ import pytest
 from langchain_core.tools import InjectedToolArg, StructuredTool, Tool
 from pydantic import BaseModel
 
-from tools import ToolInputError, check_arguments, tool
+from tools import ToolInputError, ToolRegistry, check_arguments, tool
 
 
 @tool
@@ -135,3 +135,20 @@ def test_a_tool_of_one_text_takes_exactly_one_argument():
     echo = Tool(name="echo", func=lambda text: text, description="Echo.")
     check_arguments(echo, {"__arg1": "a"})
     assert "exactly one" in problem(echo, {})
+
+
+def test_patterns_that_only_other_languages_read():
+    schema = {
+        "type": "object",
+        "properties": {
+            "word": {"type": "string", "pattern": r"^\p{L}+$"},
+            "pattern": {"type": "string", "pattern": "^[a-z]+$"},
+        },
+        "patternProperties": {r"^\p{Lu}": {"type": "integer"}},
+        "additionalProperties": False,
+    }
+    made = StructuredTool.from_function(lambda **given: given, name="f", description="F.", args_schema=schema)
+    registry = ToolRegistry([made])
+    check_arguments(registry.get("f"), {"word": "Straße", "pattern": "a", "Other": 1})
+    assert "pattern: 'A' does not match" in problem(made, {"pattern": "A"})
+    assert r"\p{L}" in str(registry.describe("f").parameters)

@@ -10,11 +10,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 from process_watch import gone
 
+from tools import processes
 from tools.processes import Limits, enforceable, run_process
 
 LIBRARIES = ("/usr", "/lib", "/lib64", "/etc/ld.so.cache", sys.prefix, sys.base_prefix)
@@ -22,7 +24,7 @@ NOTHING = Limits(network=False, children=False, readable=LIBRARIES, writable=())
 
 
 async def written(file: Path) -> None:
-    for _ in range(600):
+    for _ in range(2400):
         if file.exists():  # noqa: ASYNC240
             return
         await asyncio.sleep(0.05)
@@ -56,7 +58,7 @@ async def test_much_output_is_read_to_the_end_and_kept_from_its_beginning():
 
 async def test_at_its_time_all_that_was_started_is_killed():
     began = time.monotonic()
-    ended = await run_process(["sh", "-c", "sleep 300 & echo $!; sleep 300"], seconds=1)
+    ended = await run_process(["sh", "-c", "sleep 300 & echo $!; sleep 300"], seconds=3)
     assert ended.status is None
     assert time.monotonic() - began < 30
     assert await gone(int(ended.output))
@@ -66,6 +68,20 @@ async def test_what_stays_in_the_background_is_killed_when_the_command_ends():
     ended = await run_process(["sh", "-c", "sleep 300 & echo $!"])
     assert ended.status == 0
     assert await gone(int(ended.output))
+
+
+async def test_what_others_open_while_a_command_ends_stays_open(monkeypatch):
+    opened: list[int] = []
+
+    async def end(*arguments: Any) -> int:
+        opened.extend(os.pipe())  # gets the numbers that were free a moment ago
+        return await collect(*arguments)
+
+    collect = processes._end
+    monkeypatch.setattr(processes, "_end", end)
+    assert (await run_process(["true"])).status == 0
+    for descriptor in opened:
+        os.close(descriptor)  # an error if it is closed already
 
 
 async def test_cancelling_kills(tmp_path):

@@ -56,6 +56,57 @@ def test_all_sources_in_one_file(tmp_path, monkeypatch):
         registry.close()
 
 
+def test_a_database_in_the_home_directory(tmp_path, monkeypatch):
+    home = tmp_path / "home"
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    connection = sqlite3.connect(home / "shop.db")
+    connection.execute("CREATE TABLE goods(name TEXT)")
+    connection.close()
+    schema = load_registry(write(tmp_path, '[builtin.sql]\nurl = "sqlite:///~/shop.db"\n')).get("sql_schema")
+    assert schema.invoke({}) == "goods(name TEXT)"
+
+
+def test_a_module_in_the_home_directory(tmp_path, monkeypatch):
+    home = tmp_path / "home"
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    (home / "mine.py").write_text(TOOL.format(name="mine"))
+    assert "mine" in load_registry(write(tmp_path, "modules = ['~/mine.py']\n")).names
+
+
+def test_a_name_that_begins_like_the_home_of_a_user(tmp_path, monkeypatch):
+    (tmp_path / "~no-such-user.py").write_text(TOOL.format(name="mine"))
+    connection = sqlite3.connect(tmp_path / "~no-such-user.db")
+    connection.execute("CREATE TABLE towns(name)")
+    connection.close()
+    (tmp_path / "~no-such-user").mkdir()
+    write(
+        tmp_path,
+        "modules = ['~no-such-user.py']\n[builtin.sql]\nurl = 'sqlite:///~no-such-user.db'\n"
+        "[builtin.shell]\ndirectory = '~no-such-user'\n",
+    )
+    monkeypatch.chdir(tmp_path)
+    registry = load_registry("tools.toml")
+    assert {"mine", "run_command"} <= set(registry.names)
+    assert "towns" in registry.get("sql_schema").invoke({})
+
+
+def test_options_of_a_file_by_the_name_that_it_is_listed_under(tmp_path):
+    (tmp_path / "made.py").write_text(
+        "from tools import tool\n"
+        "def build_tools(*, word):\n"
+        "    @tool\n"
+        "    def say() -> str:\n"
+        "        'Say the word.'\n"
+        "        return word\n"
+        "    return [say]\n"
+    )
+    for name in ("made.py", "./made.py"):
+        file = write(tmp_path, f'modules = ["{name}"]\n[options."{name}"]\nword = "hello"\n')
+        assert load_registry(file).get("say").invoke({}) == "hello"
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -71,6 +122,12 @@ def test_all_sources_in_one_file(tmp_path, monkeypatch):
         ("[policies.calculator]\nretry_on = ['no_such.Error']\nretries = 1", "cannot be imported"),
         ("[policies.calculator]\nretry_on = 'OSError'\nretries = 1", "must be a list"),
         ("[policies.calculator]\nretry_on = ['json.loads']\nretries = 1", "is no exception"),
+        (
+            "[policies.write_fil]\napproval = true",
+            r"policies\.write_fil: there is no tool 'write_fil'\. Did you mean write_file",
+        ),
+        ("[options.bultin]\nfiles_root = 'x'", r"options\.bultin: .*Did you mean builtin"),
+        ("modules = ['a.py']\n[options.'b.py']\nword = 'x'", r"options\.b\.py"),
         ("[mcp.a]\nurl = 3", r"mcp\.a: url must be a text"),
         ("[mcp.a]\ncommand = 'x'\nargs = 'y'", "args must be a list"),
         ("[mcp.a]\ncommand = 'x'\ntimeout = 'y'", r"mcp\.a: "),
@@ -84,6 +141,18 @@ def test_errors_name_the_file_and_the_key(tmp_path, text, words):
     with pytest.raises(ToolRegistrationError, match=words) as caught:
         load_registry(file)
     assert str(file) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "exclude = ['builtin']\n[policies.calculator]\napproval = true\n[options.builtin]\n",
+        "[mcp.a]\nurl = 'http://127.0.0.1:9/mcp'\n[policies.a_search]\napproval = true\n",
+    ],
+)
+def test_policies_and_options_of_what_is_not_there_now(tmp_path, text, caplog):
+    assert "a_search" not in load_registry(write(tmp_path, text), servers=False).names
+    assert "there is no tool" in caplog.text
 
 
 def test_a_missing_file(tmp_path):
@@ -120,6 +189,13 @@ def test_built_in_tools_that_reach_further_are_there_when_they_are_configured(tm
     ("text", "words"),
     [
         ("[builtin.sqll]\nurl = 'sqlite:///a'", "sqll"),
+        (
+            "[builtin.shell]\ndirectory = '.'\nnetwork = 'false'",
+            r"builtin\.shell: network='false' must be true or false",
+        ),
+        ("[builtin.python]\nmemory_mb = 0.5", r"memory_mb=0\.5 must be a whole number"),
+        ("[builtin.files]\nmax_bytes = true", r"max_bytes=True must be a whole number"),
+        ("[builtin.web]\ntimeout = '20'", r"timeout='20' must be a number"),
         ("[builtin.sql]\nurll = 'sqlite:///a'", r"builtin\.sql: unknown option 'urll'\. Did you mean url"),
         ("[builtin.sql]\n", r"builtin\.sql: .*url"),
         ("[builtin.sql]\nurl = 'nonsense'", r"builtin\.sql: .*no address"),

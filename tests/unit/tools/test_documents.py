@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -155,6 +156,10 @@ def test_words_are_compared_without_case_accents_and_endings():
     assert words_of("Deploying deploys DEPLOYED") == ["deploy"] * 3
     assert words_of("Zürich") == words_of("ZURICH")
     assert words_of("東京都") == ["東京", "京都"]
+    assert words_of("第3版のvLLMは高速") == ["第", "3", "版の", "vllm", "は高", "高速"]
+    index = KeywordIndex(["vLLMは高速で2倍", "nothing"])
+    for words in ("高速", "vLLM", "2倍"):
+        assert [number for number, _ in index.search(words, limit=5)] == [0]
     assert words_of("cities city") == ["city", "city"]
 
 
@@ -171,6 +176,13 @@ def test_every_line_with_text_is_in_exactly_one_passage_with_its_number(text, si
     assert set(with_text) <= set(seen)
     whole = [number for number in seen if len(lines[number - 1]) <= size * 2]
     assert len(whole) == len(set(whole))
+
+
+def test_many_short_lines_are_cut_in_little_time():
+    began = time.process_time()
+    assert len(list(passages("a" + "\n" * 30_000 + "b", "f", size=800))) == 1
+    assert len(list(passages("1\n" * 80_000, "f", size=800))) == 50
+    assert time.process_time() - began < 3
 
 
 # -- by meaning ---------------------------------------------------------------------------------------------

@@ -67,6 +67,13 @@ def test_what_is_written_is_read_listed_and_found(files):
     assert files.list("notes") == "notes/today.txt (5 bytes)"
 
 
+def test_blanks_of_every_kind_may_stand_in_a_name(files):
+    for name in ("two words.txt", "議事録\u30002026.txt", "à\u00a0faire.txt", "at 9.41\u202fAM.txt"):
+        (files.root / name).write_text("text")
+        assert name in files.list()
+        assert files.read(name) == "text"
+
+
 def test_a_root_that_does_not_exist_yet_is_empty_and_made_by_the_first_write(tmp_path):
     files = Files(tmp_path / "deep" / "root")
     assert files.list() == "There are no files."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import signal
@@ -10,11 +11,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from langchain_core.messages import ToolCall
+from mcp_types import CallToolResult, PromptListChangedNotification, ToolListChangedNotification
+from ports import held_port
 
 from tools import McpServer, ToolRegistrationError, ToolRegistry, acall, call, tool
 from tools.sources import mcp as source
@@ -27,13 +32,14 @@ def ask(registry: ToolRegistry, name: str, **arguments: Any) -> Any:
 
 
 def stdio(name: str = "it", **options: Any) -> McpServer:
-    return McpServer(**{"name": name, "command": sys.executable, "args": (CHILD, "stdio"), **options})
+    given = {"name": name, "command": sys.executable, "args": (CHILD, "stdio"), "timeout": 120, **options}
+    return McpServer(**given)
 
 
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
+@pytest.fixture
+def port() -> Iterator[int]:
+    with held_port() as port:
+        yield port
 
 
 @contextlib.contextmanager
@@ -48,7 +54,7 @@ def http_server(port: int) -> Iterator[None]:
 
 
 def eventually(check: Callable[[], Any]) -> None:
-    end = time.monotonic() + 60
+    end = time.monotonic() + 180
     while True:
         try:
             if check():
@@ -95,7 +101,7 @@ def test_a_killed_server_costs_only_its_own_tools_and_comes_back(registry):
         return "own"
 
     registry.add(own)
-    registry.add_mcp(stdio(timeout=20))
+    registry.add_mcp(stdio())
     first = int(ask(registry, "it_pid").message.text)
     os.kill(first, signal.SIGKILL)
     assert ask(registry, "own").message.text == "own"
@@ -104,13 +110,17 @@ def test_a_killed_server_costs_only_its_own_tools_and_comes_back(registry):
 
 
 def test_a_stopped_server_is_given_up_on_and_replaced(registry):
-    registry.add_mcp(stdio(timeout=5, health_interval=600))
-    eventually(lambda: registry.refresh() or "it_pid" in registry)  # 5 s may not be enough for a start
+    patient = stdio(health_interval=600)
+    registry.add_mcp(patient)
+    (connection,) = registry._connections
     first = int(ask(registry, "it_pid").message.text)
     os.kill(first, signal.SIGSTOP)
+    connection.server = replace(patient, timeout=2)  # from now on: a start may take longer
     outcome = ask(registry, "it_pid")
     assert not outcome.ok
-    assert "did not answer within 5 s" in outcome.message.text
+    assert "did not answer within 2 s" in outcome.message.text
+    eventually(lambda: not connection.healthy)
+    connection.server = patient
     eventually(lambda: ask(registry, "it_pid").ok)
     assert int(ask(registry, "it_pid").message.text) != first
     eventually(lambda: gone(first))
@@ -145,8 +155,6 @@ def test_a_list_that_changes_is_taken_over_without_being_asked_for(registry):
 
 
 async def test_servers_of_the_older_protocol_send_their_changes_unasked():
-    from mcp_types import PromptListChangedNotification, ToolListChangedNotification
-
     connection = source.McpConnection(stdio())
     await connection._heard(PromptListChangedNotification())
     assert not connection._check.is_set()
@@ -155,10 +163,62 @@ async def test_servers_of_the_older_protocol_send_their_changes_unasked():
     connection.close()
 
 
-def test_a_server_that_starts_late_is_found_by_itself(registry):
-    port = free_port()
+def test_a_call_that_was_never_sent_is_not_said_to_have_taken_effect(registry, port):
+    with http_server(port):
+        registry.add_mcp(McpServer(name="web", url=f"http://127.0.0.1:{port}/mcp", timeout=10))
+        assert ask(registry, "web_add", a=2, b=3).ok
+    ask(registry, "web_add", a=2, b=3)  # finds out that the server is gone
+    said = ask(registry, "web_add", a=2, b=3).message.text
+    assert "was not asked" in said
+    registry.close()
+    closed = ask(registry, "web_add", a=2, b=3).message.text
+    assert "was not asked: the connection was closed" in closed
+    assert "effect" not in said + closed
+
+
+class Changing:
+    """A client of a server whose list changes once more while it is on its way."""
+
+    def __init__(self, heard: Any) -> None:
+        self.names, self.heard = iter(["first", "second", "third", "third"]), heard
+
+    async def __aenter__(self) -> Changing:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        pass
+
+    async def list_tools(self, cursor: str | None) -> SimpleNamespace:
+        name = next(self.names)
+        if name == "second":
+            await self.heard(ToolListChangedNotification())
+        listed = SimpleNamespace(name=name, description="Do it.", input_schema={"type": "object"})
+        return SimpleNamespace(tools=[listed], next_cursor=None)
+
+
+def test_a_change_that_is_told_while_the_list_is_read_is_not_lost(registry, monkeypatch):
+    made: list[Changing] = []
+
+    async def client(server: McpServer, stack: Any, heard: Any) -> Changing:
+        made.append(Changing(heard))
+        return made[-1]
+
+    monkeypatch.setattr(source, "_client", client)
+    registry.add_mcp(stdio(health_interval=600))
+    asyncio.run_coroutine_threadsafe(
+        made[0].heard(ToolListChangedNotification()), source._loop.started()
+    ).result()
+    eventually(lambda: registry.names == ("it_third",))
+
+
+def test_a_result_that_is_only_structured_is_shown():
+    said = CallToolResult(content=[], structured_content={"towns": ["Köln"]})
+    assert source._text(said) == '{"towns": ["Köln"]}'
+
+
+def test_a_server_that_starts_late_is_found_by_itself(registry, port):
     registry.add_mcp(
-        McpServer(name="late", url=f"http://127.0.0.1:{port}/mcp", timeout=10, health_interval=0.3)
+        McpServer(name="late", url=f"http://127.0.0.1:{port}/mcp", timeout=60, health_interval=0.3)
     )
     assert "does not answer" in str(registry.problems[0].error)
     with http_server(port):
@@ -172,13 +232,13 @@ def test_a_server_that_starts_late_is_found_by_itself(registry):
 
 
 def test_a_killed_server_is_started_again_by_itself(registry):
-    registry.add_mcp(stdio(health_interval=0.3, timeout=20))
+    registry.add_mcp(stdio(health_interval=0.3))
     first = int(ask(registry, "it_pid").message.text)
+    (connection,) = registry._connections
+    owner = connection._owner
     os.kill(first, signal.SIGKILL)
     eventually(lambda: gone(first))
-    (connection,) = registry._connections
-    eventually(lambda: not connection.healthy)
-    eventually(lambda: connection.healthy)
+    eventually(lambda: connection.healthy and connection._owner is not owner)
     assert int(ask(registry, "it_pid").message.text) != first
 
 
@@ -199,9 +259,8 @@ def test_a_clash_that_comes_later_is_a_problem_and_the_old_tools_stay(registry):
         registry.refresh()
 
 
-def test_a_server_over_http_that_restarts(registry):
-    port = free_port()
-    registry.add_mcp(McpServer(name="web", url=f"http://127.0.0.1:{port}/mcp", timeout=10))
+def test_a_server_over_http_that_restarts(registry, port):
+    registry.add_mcp(McpServer(name="web", url=f"http://127.0.0.1:{port}/mcp", timeout=60))
     assert "does not answer" in str(registry.problems[0].error)
     assert registry.names == ()
     with http_server(port):
@@ -249,3 +308,10 @@ def test_a_missing_extra_names_itself(monkeypatch):
 def test_a_server_that_contradicts_itself_is_refused(fields, words):
     with pytest.raises(ToolRegistrationError, match=words):
         McpServer(**fields)
+
+
+def test_a_server_that_was_never_there_is_not_called_lost(caplog: pytest.LogCaptureFixture) -> None:
+    with contextlib.closing(ToolRegistry()) as registry:
+        registry.add_mcp(McpServer(name="gone", command="no-such-command"))
+    [told] = [each.getMessage() for each in caplog.records if each.levelname == "WARNING"]
+    assert told.startswith("no tools from MCP server 'gone' (no-such-command) does not answer")

@@ -20,7 +20,12 @@ from tools import ToolPolicy, ToolPolicyError, ToolTimeoutError, policy_of, tool
         ({"retries": 1, "retry_on": (ToolTimeoutError,)}, "idempotent"),
         ({"backoff": -1}, "backoff=-1"),
         ({"concurrency": 0}, "concurrency=0"),
+        ({"concurrency": float("nan")}, "concurrency=nan"),
+        ({"retries": 1.5, "retry_on": (OSError,)}, "retries=1.5"),
+        ({"timeout": "5"}, "timeout='5'"),
         ({"max_output": 10}, "max_output=10"),
+        ({"idempotent": "false"}, "idempotent='false'"),
+        ({"approval": None}, "approval=None"),
     ],
 )
 def test_a_policy_that_contradicts_itself_is_refused_and_the_field_named(fields, named):

@@ -235,6 +235,10 @@ def test_plugins_that_clash_are_both_named_and_one_can_be_left_out(packages):
     assert registry.names == ("same",)
 
 
+def test_one_name_to_leave_out_is_no_list_of_its_parts():
+    assert "calculator" in default_registry(exclude="builtin_copy").names
+
+
 def test_options_reach_a_plugin(packages):
     install(
         packages,

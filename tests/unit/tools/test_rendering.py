@@ -4,7 +4,9 @@ import itertools
 import json
 from decimal import Decimal
 from enum import Enum
+from pathlib import Path
 
+import numpy as np
 import pytest
 from langchain_core.documents import Document
 from langchain_core.messages import ToolMessage
@@ -156,13 +158,23 @@ def test_long_blocks_are_cut_and_pictures_kept():
 
 
 def test_artifacts_that_a_checkpoint_can_hold_are_kept_as_they_are():
-    for artifact in (None, {"a": [1, 2.5, b"x"]}, [Document("text")], "text"):
+    document = Document("text", metadata={"score": 0.5, "at": datetime.date(2026, 1, 2), "path": Path("a")})
+    for artifact in (None, {"a": [1, 2.5, b"x"]}, [Document("text"), document], "text"):
         assert storable(artifact) is artifact
 
 
 @pytest.mark.parametrize(
     "artifact",
-    [Plain(), {"o": Plain()}, 2**70, "half \ud83d", {1: 2}],
+    [
+        Plain(),
+        {"o": Plain()},
+        2**70,
+        "half \ud83d",
+        {1: 2},
+        [np.float64(0.5)],
+        [Document("text", metadata={"score": np.float64(0.5)})],
+        [Document("text", metadata={"scores": [{"o": Plain()}]})],
+    ],
     ids=lambda value: type(value).__name__,
 )
 def test_artifacts_that_it_cannot_hold_become_text(artifact):

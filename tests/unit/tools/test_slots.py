@@ -2,7 +2,11 @@ import asyncio
 import threading
 
 import pytest
+from langchain_core.messages import ToolCall, ToolMessage
+from langchain_core.runnables import RunnableConfig
+from langchain_core.tools import BaseTool
 
+from tools import ToolPolicy, acall, tool
 from tools.slots import Slots
 
 
@@ -50,3 +54,31 @@ async def test_a_loop_that_is_gone_does_not_keep_a_slot():
     thread.join()
     slots.release()
     await asyncio.wait_for(slots.acquire(1), 5)
+
+
+async def test_a_call_that_never_began_keeps_no_slot(monkeypatch):
+    @tool(policy=ToolPolicy(concurrency=1, timeout=1))
+    def single() -> str:
+        """Do it."""
+        return "done"
+
+    @tool(policy=ToolPolicy(concurrency=1, timeout=1, isolation="process"))
+    def told(config: RunnableConfig) -> str:
+        """Do it."""
+        return "done"
+
+    def refuse(*_: object, **__: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as full:
+        full.setattr("tools.attempt.StoppableThread", refuse)
+        assert "can't start new thread" in (await run(single)).text
+    assert (await run(single)).text == "done"
+    for _ in range(2):
+        assert "cannot pass its config" in (await run(told)).text
+
+
+async def run(called: BaseTool) -> ToolMessage:
+    outcome = await acall(called, ToolCall(name=called.name, args={}, id="1", type="tool_call"))
+    assert outcome.message is not None
+    return outcome.message

@@ -10,6 +10,7 @@ import ssl
 import sys
 import threading
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -259,6 +260,7 @@ async def test_addresses_that_are_none(url, words):
 async def test_only_named_hosts_where_they_are_named(server):
     server.says("/", "fine", "text/plain")
     assert (await read(server.url(), server, only=["*.test"])).ok
+    assert not (await read(server.url(), server, only="*.org")).ok  # one host is a list of it
     outcome = await read(server.url(), server, only=["docs.test"])
     assert "allowed: docs.test" in outcome.message.text
 
@@ -282,6 +284,13 @@ async def test_a_small_page_that_unpacks_to_gigabytes(server):
     assert "of 100,000" in text
     server.says("/small", gzip.compress(b"unpacked"), "text/plain", Content_Encoding="gzip")
     assert (await read(server.url("/small"), server)).message.text.endswith("unpacked")
+    deflated = zlib.compress(b"deflated")
+    for name, data in (("/zlib", deflated), ("/raw", deflated[2:-4])):  # the second is wrong, and usual
+        server.says(name, data, "text/plain", Content_Encoding="deflate")
+        assert (await read(server.url(name), server)).message.text.endswith("deflated")
+    parts = gzip.compress(b"packed ") + gzip.compress(b"in two")
+    server.says("/parts", parts + b"\0\0", "text/plain", Content_Encoding="gzip")
+    assert (await read(server.url("/parts"), server)).message.text.endswith("packed in two")
     server.says("/bad", b"not gzip", "text/plain", Content_Encoding="gzip")
     assert "cannot be unpacked" in (await read(server.url("/bad"), server)).message.text
     server.says("/br", b"x", "text/plain", Content_Encoding="br")

@@ -47,6 +47,12 @@ def test_the_token_becomes_a_cookie_and_leaves_the_address(client: TestClient) -
     assert client.get("/?thread=x").text == "in"
 
 
+@pytest.mark.parametrize("other", ['a={"b": 1}', "a@b=1", "a[0]=1", "a=1 2", "a", "=", "a=ä"])
+def test_cookies_of_other_programs_on_this_machine_keep_nobody_out(client: TestClient, other: str) -> None:
+    cookie = f"{other}; vllm_agent_ui_{PORT}={TOKEN}; c=d".encode()
+    assert client.get("/", headers={"cookie": cookie}).status_code == 200  # type: ignore[dict-item]
+
+
 def test_with_the_cookie_another_name_or_site_is_refused_all_the_same(client: TestClient) -> None:
     client.get(f"/?token={TOKEN}")
     assert client.get("/", headers={"host": f"rebound.example:{PORT}"}).status_code == 421
