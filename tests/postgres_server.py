@@ -13,6 +13,7 @@ import shutil
 import socket
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -71,8 +72,14 @@ class PostgresServer:
         self._control("start", "-o", self.options, "-l", str(self.folder / "log"))
 
     def stop(self) -> None:
-        """Stop it as a power cut would: without asking anybody."""
+        """Stop it as a power cut would: without asking anybody. Then nobody listens on its port."""
         self._control("stop", "-m", "immediate")
+        # pg_ctl waits for a file of the server's to go, not for the last process that has its socket.
+        deadline = time.monotonic() + _START_SECONDS
+        while _listens(self.port):
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"PostgreSQL is stopped, and port {self.port} still takes connections")
+            time.sleep(0.05)
 
     def restart(self) -> None:
         """Take it away from everybody in the middle of their work, and start it again."""
@@ -149,6 +156,16 @@ def _unprivileged() -> str | None:
         return None
     known = {entry.pw_name for entry in pwd.getpwall()}
     return "postgres" if "postgres" in known else "nobody"
+
+
+def _listens(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=5).close()
+    except ConnectionRefusedError:
+        return False
+    except OSError:
+        pass  # somebody is there, and busy or leaving
+    return True
 
 
 def _held_port() -> socket.socket:

@@ -49,6 +49,7 @@ _ADVICE: Final = {
     "57P": "the server was stopped or is starting; try again, nothing was half-written",
     "08": "the connection was lost; try again, nothing was half-written",
 }
+_UNREACHED: Final = "is the server running, and does it listen on that address?"
 _ADVICE_BY_WORDS: Final = {
     "authentication failed": _ADVICE["28"],
     "no password supplied": _ADVICE["28"],
@@ -56,8 +57,8 @@ _ADVICE_BY_WORDS: Final = {
     "does not exist": "check the user and the database in the address; createdb makes a database",
     "too many": _ADVICE["53300"],
     "remaining connection": _ADVICE["53300"],
-    "refused": "is the server running, and does it listen on that address?",
-    "no such file": "is the server running, and does it listen on that address?",
+    "refused": _UNREACHED,
+    "no such file": _UNREACHED,
     "timeout": "check the address; a firewall may be in between",
     "resolve": "check the host in the address",
     "name or service": "check the host in the address",
@@ -155,7 +156,9 @@ def explain(error: BaseException | None) -> str:
             if words in said.lower():
                 return f"{said} ({advice})"
         if type(_original(error)).__name__ == "OperationalError":
-            return f"{said} ({_ADVICE['08']})"
+            # One that is just going away may still take a connection, and drops it before a word was said.
+            never_made = said.startswith("connection failed")
+            return f"{said} ({_UNREACHED if never_made else _ADVICE['08']})"
     return said
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import subprocess
 import sys
 import threading
@@ -71,6 +72,19 @@ def test_what_is_wrong_with_an_address_is_said(postgres: PostgresServer) -> None
     assert "no database URL" in failure("postgresql://scott:tiger@host:port/x")
     assert "write postgresql://" in failure("postgresql+asyncpg://scott:tiger@127.0.0.1/x")
     assert "invalid connection option" in failure("postgresql://scott:tiger@127.0.0.1/x?nonsense=1")
+
+
+def test_a_server_that_is_just_going_away_takes_a_connection_and_drops_it() -> None:
+    def drop() -> None:
+        with suppress(OSError):
+            while True:
+                server.accept()[0].close()
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=drop, daemon=True).start()
+        said = failure(f"postgresql://scott:tiger@127.0.0.1:{server.getsockname()[1]}/x")
+        server.shutdown(socket.SHUT_RDWR)
+    assert "is the server running" in said
 
 
 @pytest.mark.parametrize("scheme", ["postgresql", "postgres", "postgresql+psycopg"])
