@@ -25,6 +25,7 @@ from tools.arguments import input_error, validation_problems
 from tools.errors import ToolBusyError, ToolTimeoutError
 from tools.isolation import isolated
 from tools.policy import ToolPolicy
+from tools.reflection import ready, stands_for
 from tools.rendering import render
 from tools.slots import slots_of
 from tools.threads import Result, StoppableThread
@@ -211,8 +212,10 @@ class Attempt:
 
     def _guarded(self) -> BaseTool:
         """A copy whose body runs inside the guard; the methods of the copy go before those of its class."""
-        guarded = self._tool.model_copy()
-        guarded.__dict__["_run"] = self._guard(self._tool._run)
+        guarded = ready(self._tool)
+        # A body of the tool's own may keep something in the tool, which a copy would lose.
+        of_langchain = type(self._tool)._run in (StructuredTool._run, Tool._run)
+        guarded.__dict__["_run"] = self._guard((guarded if of_langchain else self._tool)._run)
         body = isolated(self._tool) if self._isolated else self._tool._arun
         guarded.__dict__["_arun"] = self._aguard(body)
         if self._isolated and isinstance(guarded, StructuredTool | Tool):
@@ -220,7 +223,7 @@ class Attempt:
         return guarded
 
     def _guard(self, body: Callable[..., Any]) -> Callable[..., Any]:
-        @functools.wraps(body)
+        @stands_for(body)
         def run(*args: Any, **kwargs: Any) -> Any:
             self._entered = True
             try:
@@ -233,7 +236,7 @@ class Attempt:
         return run
 
     def _aguard(self, body: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
-        @functools.wraps(body)
+        @stands_for(body)
         async def run(*args: Any, **kwargs: Any) -> Any:
             self._entered = True
             try:
