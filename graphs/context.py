@@ -23,7 +23,7 @@ from langchain_core.messages.utils import count_tokens_approximately
 from langchain_core.tools import BaseTool
 from langchain_core.utils.function_calling import convert_to_openai_tool
 
-from graphs.turn import calls_of, current_turn, is_answer
+from graphs.turn import calls_of, current_turn, in_order, is_answer
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +72,7 @@ def with_system_prompt(messages: Sequence[BaseMessage], prompt: str | None) -> l
 
 def well_formed(messages: Sequence[BaseMessage]) -> list[BaseMessage]:
     """Each answer followed by the results of its calls; results without their call are left out."""
-    if _is_well_formed(messages):
+    if in_order(messages):
         return list(messages)
     results: dict[str, ToolMessage] = {}
     for message in messages:
@@ -90,21 +90,6 @@ def well_formed(messages: Sequence[BaseMessage]) -> list[BaseMessage]:
                 if found := results.pop(call["id"] or "", None):
                     ordered.append(found)
     return ordered
-
-
-def _is_well_formed(messages: Sequence[BaseMessage]) -> bool:
-    """Whether all results stand behind their answer, in the order of its calls: it nearly always is so."""
-    expected: list[str] = []  # ids of the latest answer's calls that have no result yet, the next one last
-    for message in messages:
-        kind = message.type
-        if kind == "tool":
-            if not expected or expected.pop() != cast("ToolMessage", message).tool_call_id:
-                return False
-        elif expected:
-            return False
-        elif kind == "ai" and (calls := calls_of(cast("AIMessage", message))):
-            expected = [call["id"] or "" for call in reversed(calls)]
-    return True
 
 
 def token_budget(model: BaseChatModel, max_context_tokens: int | None) -> int | None:

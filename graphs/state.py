@@ -59,8 +59,8 @@ def joined(stored: Any, written: Any) -> list[AnyMessage]:
         for message in written:
             if message.id is None:
                 message.id = str(uuid.uuid4())
-        known, new = {message.id for message in stored}, {message.id for message in written}
-        if None not in known and len(new) == len(written) and known.isdisjoint(new):
+        unknown = {None, *[message.id for message in written]}
+        if len(unknown) == len(written) + 1 and unknown.isdisjoint([message.id for message in stored]):
             return [*stored, *written]
     return cast("list[AnyMessage]", add_messages(stored, written))
 

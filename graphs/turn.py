@@ -105,12 +105,8 @@ def repeats(turn: Sequence[BaseMessage]) -> int:
 
 
 def used_call_ids(messages: Sequence[BaseMessage]) -> set[str]:
-    """Every tool-call id that the conversation has seen."""
-    ids = set(_answered(messages))
-    for answer in _answers(messages):
-        if answer.tool_calls or answer.invalid_tool_calls:
-            ids.update(call["id"] for call in calls_of(answer) if call["id"])
-    return ids
+    """Every tool-call id of a conversation in which every call has its result."""
+    return _answered(messages)
 
 
 def calls_of(message: AIMessage) -> list[ToolCall | InvalidToolCall]:
@@ -118,8 +114,30 @@ def calls_of(message: AIMessage) -> list[ToolCall | InvalidToolCall]:
     return [*message.tool_calls, *message.invalid_tool_calls]
 
 
+def in_order(messages: Sequence[BaseMessage]) -> bool:
+    """Whether each answer is followed at once by the results of its calls, all of them and in their order.
+
+    Nearly every conversation is so, at nearly every step; then nothing in it has to be looked for.
+    """
+    expected: list[Any] = []  # calls of the latest answer that have no result yet, the next one last
+    for message in cast("Sequence[Any]", messages):
+        kind = message.type
+        if kind == "tool":
+            if not expected or expected.pop()["id"] != message.tool_call_id:
+                return False
+        elif expected:
+            return False
+        elif kind == "ai":
+            expected = message.tool_calls[::-1]
+            if message.invalid_tool_calls:
+                expected[:0] = message.invalid_tool_calls[::-1]
+    return not expected
+
+
 def unanswered(messages: Sequence[BaseMessage]) -> Gaps:
     """Answers of the model, anywhere in the conversation, with those of their calls that have no result."""
+    if in_order(messages):
+        return []
     answered = _answered(messages)
     gaps: Gaps = []
     for answer in _answers(messages):

@@ -194,7 +194,7 @@ class ModelNode:
     def _conclude(self, request: _Request, answer: AIMessage) -> dict[str, Any]:
         mended = request.mended
         # Some servers draw their ids from a thousand, and the state would replace the older message.
-        if not answer.id or any(message.id == answer.id for message in mended.conversation):
+        if not answer.id or answer.id in [message.id for message in mended.conversation]:
             answer = answer.model_copy(update={"id": f"run-{uuid.uuid4()}"})
         if mended.closing:
             metadata = {**answer.response_metadata, "stopped_by": mended.closing}

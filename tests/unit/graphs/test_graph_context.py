@@ -13,6 +13,7 @@ from langgraph.checkpoint.memory import InMemorySaver
 
 from graphs import build_react_graph
 from graphs.context import fit_context, token_budget, well_formed
+from graphs.turn import unanswered
 from tools import tool
 
 MODEL = CountingModel(script=["ok"])
@@ -224,8 +225,7 @@ PIECES = st.lists(
 )
 
 
-@given(PIECES)
-def test_what_is_sent_is_well_formed_however_the_conversation_is(pieces: list[Any]) -> None:
+def conversation(pieces: list[Any]) -> list[BaseMessage]:
     """Answers with calls as lists of the calls' numbers, results as the number of their call."""
     messages: list[BaseMessage] = []
     asked: set[int] = set()
@@ -239,6 +239,21 @@ def test_what_is_sent_is_well_formed_however_the_conversation_is(pieces: list[An
         elif new := [number for number in piece if number not in asked]:  # ids are unique in a conversation
             asked.update(new)
             messages.append(calls(*[("look", {})] * len(new), ids=[str(number) for number in new]))
+    return messages
+
+
+@given(PIECES)
+def test_calls_without_a_result_are_found_however_the_conversation_is(pieces: list[Any]) -> None:
+    messages = conversation(pieces)
+    answered = {each.tool_call_id for each in messages if isinstance(each, ToolMessage)}
+    asked = [call["id"] for each in messages if isinstance(each, AIMessage) for call in each.tool_calls]
+    found = [call["id"] for _, missing in unanswered(messages) for call in missing]
+    assert found == [each for each in asked if each not in answered]
+
+
+@given(PIECES)
+def test_what_is_sent_is_well_formed_however_the_conversation_is(pieces: list[Any]) -> None:
+    messages = conversation(pieces)
     sent = well_formed(messages)
     results = {each.tool_call_id: each for each in reversed(messages) if isinstance(each, ToolMessage)}
     expected: list[BaseMessage] = []
