@@ -9,6 +9,7 @@ from langchain_core.tools import BaseTool
 
 from tools.decorator import tool as as_tool
 from tools.errors import ToolRegistrationError
+from tools.reflection import hide_config
 
 
 def prepare_tools(tools: Iterable[BaseTool | Callable[..., Any]]) -> tuple[BaseTool, ...]:
@@ -23,6 +24,7 @@ def prepare_tools(tools: Iterable[BaseTool | Callable[..., Any]]) -> tuple[BaseT
     by_name: dict[str, BaseTool] = {}
     for item in tools:
         made = item if isinstance(item, BaseTool) else as_tool(item)
+        hide_config(made)
         other = by_name.setdefault(made.name, made)
         if other is not made:
             raise ToolRegistrationError(

@@ -32,6 +32,7 @@ from tools.errors import (
 )
 from tools.policy import ToolPolicy, always_asks, policy_of
 from tools.private_loop import PRIVATE_LOOP, at_once
+from tools.reflection import hide_config
 from tools.rendering import clean, cut, render, storable
 
 logger = logging.getLogger(__name__)
@@ -191,6 +192,7 @@ def whole_output(message: ToolMessage) -> Any:
 
 
 def _admit(tool: BaseTool, call: ToolCall, policy: ToolPolicy, approved: bool) -> None:
+    hide_config(tool)
     check_arguments(tool, call["args"])
     if (policy.approval or always_asks(tool)) and not approved:
         raise ToolApprovalError(

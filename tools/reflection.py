@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 from langchain_core.runnables import RunnableConfig
-from langchain_core.tools import BaseTool, StructuredTool
+from langchain_core.tools import BaseTool, StructuredTool, Tool, create_schema_from_function
 
 
 class _Answers(NamedTuple):
@@ -26,6 +26,18 @@ class _Answers(NamedTuple):
 
 _of_functions: WeakKeyDictionary[Callable[..., Any], _Answers] = WeakKeyDictionary()
 _of_methods: WeakKeyDictionary[Callable[..., Any], _Answers] = WeakKeyDictionary()
+
+
+def hide_config(tool: BaseTool) -> None:
+    """Keep the config that a tool's own body takes out of what a model is asked for.
+
+    LangChain passes it in at each call, and yet lists it as an argument where it makes the schema itself.
+    """
+    if tool.args_schema is None and not isinstance(tool, StructuredTool | Tool):
+        answers = _answers(tool._run)
+        if answers is not None and answers.hints:
+            hidden = ["run_manager", "callbacks", *answers.hints]
+            tool.args_schema = create_schema_from_function(tool.name, tool._run, filter_args=hidden)
 
 
 def ready(tool: BaseTool) -> BaseTool:

@@ -20,6 +20,7 @@ from tools.arguments import closest, without_foreign_patterns
 from tools.decorator import tool as make_tool
 from tools.errors import ToolRegistrationError, UnknownToolError
 from tools.policy import ToolPolicy, policy_of, with_policy
+from tools.reflection import hide_config
 from tools.sources.entry_points import plugins, source_of, tools_of_plugin
 from tools.sources.mcp import McpConnection, McpServer
 from tools.sources.modules import tools_of_module
@@ -322,6 +323,7 @@ def _check(tool: BaseTool, source: str) -> None:
     if not tool.description.strip():
         raise ToolRegistrationError(f"tool {tool.name!r} (from {source}) has no description for the model")
     try:
+        hide_config(tool)
         convert_to_openai_function(tool)
         if isinstance(tool.args_schema, dict):
             _check_schema(tool.args_schema)

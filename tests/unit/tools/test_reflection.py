@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 from typing import Annotated, Any
 
 import pytest
@@ -10,7 +11,11 @@ from langchain_core.callbacks import BaseCallbackHandler, Callbacks
 from langchain_core.messages import ToolCall
 from langchain_core.runnables import RunnableConfig
 from langchain_core.tools import BaseTool, InjectedToolArg, StructuredTool, tool
+from langchain_core.utils.function_calling import convert_to_openai_tool
 
+from graphs.toolset import prepare_tools
+from tools import ToolRegistry
+from tools.arguments import tool_schema
 from tools.execution import call
 
 looked_up: list[str] = []
@@ -71,6 +76,16 @@ class Counting(BaseTool):
         return f"{text} {self.calls} {config['configurable']['who']}"
 
 
+class Schemaless(BaseTool):
+    """Leaves its schema to LangChain, which lists the config in it."""
+
+    name: str = "schemaless"
+    description: str = "Say it."
+
+    def _run(self, text: str, config: RunnableConfig) -> str:
+        return f"{text} {config['configurable']['who']}"
+
+
 class Shouting(StructuredTool):
     """Changes what LangChain's body does."""
 
@@ -107,6 +122,7 @@ TOOLS = {
     "partial": lambda: made_of(functools.partial(takes_rest, mark="?"), args_schema=SCHEMA),
     "decorated": lambda: tool(takes_config),
     "own body": Counting,
+    "own body without a schema": Schemaless,
     "own body around a function": lambda: Shouting.from_function(
         takes_config, name="say", description="Say it."
     ),
@@ -170,3 +186,10 @@ def test_a_hint_that_names_nothing_known_is_passed_over() -> None:
     made = made_of(odd, args_schema=SCHEMA)
     given = ToolCall(name="say", args={"text": "x"}, id="1", type="tool_call")
     assert said(call(made, given).message) == "x"
+
+
+def test_a_model_is_not_asked_for_the_config() -> None:
+    [prepared] = prepare_tools([Schemaless()])
+    assert list(tool_schema(prepared)["properties"]) == ["text"]
+    assert "config" not in json.dumps(convert_to_openai_tool(prepared))
+    assert list(ToolRegistry([Schemaless()]).describe("schemaless").parameters["properties"]) == ["text"]
