@@ -43,15 +43,7 @@ def wire_messages(messages: Sequence[BaseMessage]) -> list[dict[str, Any]]:
         if isinstance(message, AIMessage) and converted:
             _complete_answer(converted[0], message, reasoning)
         wired += converted
-    return [_sendable(wire) for wire in wired]
-
-
-def _sendable(wire: dict[str, Any]) -> dict[str, Any]:
-    """Mend characters that no tokenizer takes; which messages have none is known without a look, mostly."""
-    content = wire.get("content")
-    if type(content) is str and content.isascii() and len(wire) == 2:  # a role and a text
-        return wire
-    sendable: dict[str, Any] = whole(wire)
+    sendable: list[dict[str, Any]] = whole(wired)  # no tokenizer takes half a character
     return sendable
 
 
