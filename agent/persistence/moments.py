@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from langchain_core.messages import BaseMessage
 from langgraph.checkpoint.serde.base import SerializerProtocol
-from sqlalchemy import func, select
+from sqlalchemy import case, func, select
 
 from agent.persistence import reading
 from agent.persistence import statements as sql
@@ -16,7 +16,7 @@ from agent.persistence.records import MESSAGES_CHANNEL, Address
 from agent.persistence.serde import StrictSerializer
 from agent.persistence.tables import checkpoints
 from agent.persistence.transactions import Transaction
-from agent.persistence.transcripts import messages_at, messages_of
+from agent.persistence.transcripts import messages_at, messages_of, messages_of_each
 
 _INTERNAL = ("__", "branch:", "join:")
 """How the names of channels begin that are LangGraph's own."""
@@ -75,26 +75,37 @@ class State:
 def moments(
     transaction: Transaction, serde: SerializerProtocol, thread_id: str, *, limit: int
 ) -> Sequence[Moment]:
-    """The newest checkpoints, newest first; a handful of queries unless the messages are kept as deltas."""
+    """The newest checkpoints, newest first; a handful of queries, however many they are."""
     conditions = (checkpoints.c.thread_id == thread_id, checkpoints.c.ns == "")
-    total = transaction.once(select(func.count()).where(*conditions))[0][0]
+    younger_parents = func.count(case((checkpoints.c.parent_id >= checkpoints.c.checkpoint_id, 1)))
+    [(total, out_of_order)] = transaction.once(select(func.count(), younger_parents).where(*conditions))
     rows = transaction.once(sql.page(conditions, size=limit, after=None))
-    found = []
-    for place, fetched in enumerate(reading.complete(transaction, serde, rows)):
-        messages = messages_of(transaction, serde, fetched)
-        found.append(
-            Moment(
-                number=int(total) - place,
-                checkpoint_id=fetched.checkpoint_id,
-                parent_id=fetched.parent_id,
-                created_at=fetched.body["ts"],
-                source=fetched.metadata.get("source"),
-                step=fetched.metadata.get("step"),
-                message_count=len(messages),
-                last=messages[-1] if messages else None,
-            )
+    oldest_first = reading.complete(transaction, serde, rows)[::-1]
+    if out_of_order:  # nothing says that their ancestors do not go round in a circle
+        said: Iterable[Sequence[BaseMessage]] = (
+            messages_of(transaction, serde, each) for each in oldest_first
         )
-    return found
+    else:
+        said = messages_of_each(transaction, serde, oldest_first)
+    first = int(total) - len(oldest_first) + 1
+    found = [
+        _moment(number, fetched, messages)
+        for number, (fetched, messages) in enumerate(zip(oldest_first, said, strict=True), first)
+    ]
+    return found[::-1]
+
+
+def _moment(number: int, fetched: reading.Fetched, messages: Sequence[BaseMessage]) -> Moment:
+    return Moment(
+        number=number,
+        checkpoint_id=fetched.checkpoint_id,
+        parent_id=fetched.parent_id,
+        created_at=fetched.body["ts"],
+        source=fetched.metadata.get("source"),
+        step=fetched.metadata.get("step"),
+        message_count=len(messages),
+        last=messages[-1] if messages else None,
+    )
 
 
 def state_at(transaction: Transaction, serde: SerializerProtocol, address: Address) -> State | None:

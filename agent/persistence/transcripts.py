@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import logging
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from langchain_core.messages import BaseMessage, RemoveMessage, convert_to_messages
 from langchain_core.runnables import RunnableConfig
-from langgraph.checkpoint.base import BaseCheckpointSaver, empty_checkpoint
+from langgraph.checkpoint.base import BaseCheckpointSaver, CheckpointTuple, empty_checkpoint
 from langgraph.checkpoint.serde.base import SerializerProtocol
 from langgraph.checkpoint.serde.types import _DeltaSnapshot
 from sqlalchemy import delete, or_, select, update
@@ -18,7 +21,7 @@ from agent.errors import ConflictError, DatabaseError
 from agent.persistence import history, reading
 from agent.persistence import statements as sql
 from agent.persistence.database import Database
-from agent.persistence.records import MESSAGES_CHANNEL, Address, storable
+from agent.persistence.records import MESSAGES_CHANNEL, Address, storable, stored_versions
 from agent.persistence.tables import message_texts, threads
 from agent.persistence.transactions import Transaction
 
@@ -58,18 +61,74 @@ def messages_of(
     transaction: Transaction, serde: SerializerProtocol, fetched: reading.Fetched
 ) -> list[BaseMessage]:
     """The messages of a checkpoint; those that are kept as deltas take further queries."""
-    checkpoint = fetched.decode().checkpoint
-    if MESSAGES_CHANNEL in checkpoint["channel_values"]:
-        return _as_messages(checkpoint["channel_values"][MESSAGES_CHANNEL])
-    if MESSAGES_CHANNEL not in checkpoint["channel_versions"]:
-        return []
+    held = _held(fetched.decode())
+    return _replayed(transaction, serde, fetched) if held is None else held
+
+
+def messages_of_each(
+    transaction: Transaction, serde: SerializerProtocol, line: Sequence[reading.Fetched]
+) -> Iterator[list[BaseMessage]]:
+    """The messages of several checkpoints, one after the other, as :func:`messages_of` finds those of each.
+
+    Replayed one by one, messages that are kept as deltas would be read as often as there are checkpoints
+    after them. Here a checkpoint continues its parent, by the writes that were fetched with that.
+
+    Args:
+        transaction: The one in which they were fetched.
+        serde: The saver's serializer.
+        line: Checkpoints of one namespace, the parents first. Their ancestors must not go round in a circle:
+            what a parent is replayed from is then a part of what its children are.
+    """
+    children = Counter(fetched.parent_id for fetched in line)
+    begun: dict[str | None, _Begun] = {}
+    for fetched in line:
+        found = fetched.decode()
+        messages = _held(found)
+        if messages is None:
+            parent = begun.get(fetched.parent_id)
+            messages = _replayed(transaction, serde, fetched) if parent is None else parent.continued()
+        yield messages
+        children[fetched.parent_id] -= 1
+        if not children[fetched.parent_id]:  # not all lists at once
+            begun.pop(fetched.parent_id, None)
+        if children[fetched.checkpoint_id] and MESSAGES_CHANNEL in found.checkpoint["channel_versions"]:
+            begun[fetched.checkpoint_id] = _Begun.by(fetched, found, messages)
+
+
+@dataclass(frozen=True)
+class _Begun:
+    """What the children of a checkpoint begin with."""
+
+    messages: list[BaseMessage]
+    written: Sequence[Any]
+
+    @classmethod
+    def by(cls, fetched: reading.Fetched, found: CheckpointTuple, messages: list[BaseMessage]) -> _Begun:
+        stored = MESSAGES_CHANNEL in stored_versions(fetched.body)
+        lost = stored and MESSAGES_CHANNEL not in found.checkpoint["channel_values"]
+        written = [value for _, name, value in found.pending_writes or () if name == MESSAGES_CHANNEL]
+        return cls([] if lost else messages, written)  # nothing is replayed across a stored value
+
+    def continued(self) -> list[BaseMessage]:
+        return functools.reduce(merged, self.written, self.messages)
+
+
+def _held(found: CheckpointTuple) -> list[BaseMessage] | None:
+    """The messages that a checkpoint holds; ``None`` if they are kept as deltas."""
+    values = found.checkpoint["channel_values"]
+    if MESSAGES_CHANNEL in values:
+        return _as_messages(values[MESSAGES_CHANNEL])
+    return None if MESSAGES_CHANNEL in found.checkpoint["channel_versions"] else []
+
+
+def _replayed(
+    transaction: Transaction, serde: SerializerProtocol, fetched: reading.Fetched
+) -> list[BaseMessage]:
     here = Address(fetched.thread_id, fetched.ns, fetched.checkpoint_id)
     outlines = history.Outlines(serde)
     found = history.collect(transaction, outlines, here, channels=[MESSAGES_CHANNEL])[MESSAGES_CHANNEL]
-    messages = _as_messages(found.get("seed", []))
-    for _, _, written in found["writes"]:
-        messages = merged(messages, written)
-    return messages
+    written = [value for _, _, value in found["writes"]]
+    return functools.reduce(merged, written, _as_messages(found.get("seed", [])))
 
 
 def merged(messages: Sequence[BaseMessage], written: Any) -> list[BaseMessage]:
