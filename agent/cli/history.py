@@ -111,7 +111,7 @@ def fork(
         made = store.fork(thread, checkpoint_id=at, new_id=new_id)
         if title is not None:
             store.rename(made, title)
-        found = store.get(made)
+        found = store.entry(made)
     if as_json:
         print_json(record(found))
     else:

@@ -159,7 +159,7 @@ def rename(thread: str, title: str, database: str | None, as_json: bool) -> None
     """
     with open_store(database_settings(database)) as store:
         store.rename(thread, title)
-        named = store.get(thread)
+        named = store.entry(thread)
     if as_json:
         print_json(record(named))
     else:
@@ -243,7 +243,7 @@ def _change_tags(
     with open_store(database_settings(database)) as store:
         store.tag(thread, *add)
         store.untag(thread, *remove)
-        found = store.get(thread)
+        found = store.entry(thread)
     if as_json:
         print_json(record(found))
     else:

@@ -247,6 +247,19 @@ def test_deleting_tells_programs_what_is_gone(terminal: Terminal, thread: str) -
         assert list(saver.list(None)) == []
 
 
+def test_what_reads_nothing_of_a_damaged_conversation_works(terminal: Terminal, thread: str) -> None:
+    with closing(sqlite3.connect(database(terminal))) as connection:
+        connection.execute("UPDATE checkpoints SET body = x'c1'")
+        connection.commit()
+    assert terminal.run("threads", "show", thread).exit_code == 1
+    assert terminal.json("threads", "tag", thread, "broken", "old")["tags"] == ["broken", "old"]
+    assert terminal.json("threads", "untag", thread, "old")["tags"] == ["broken"]
+    assert "called 'Lost'" in terminal.run("threads", "rename", thread, "Lost").stderr
+    assert terminal.run("threads", "fork", thread, "--id", "copy", "--title", "Copy").stdout == "copy\n"
+    listed = {each["id"]: each["title"] for each in terminal.json("threads", "list")}
+    assert listed == {thread: "Lost", "copy": "Copy"}
+
+
 @pytest.mark.parametrize("command", ["delete", "rewind", "prune"])
 def test_what_is_advised_for_a_damaged_conversation_can_be_done(
     terminal: Terminal, thread: str, command: str, monkeypatch: pytest.MonkeyPatch
