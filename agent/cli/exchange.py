@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 import click
 
 from agent.app import open_store
-from agent.cli.console import note, print_json, write_file
+from agent.cli.console import note, print_json, printable, write_file
 from agent.cli.options import DATABASE, JSON, database_settings
 
 if TYPE_CHECKING:
-    from agent.persistence import ConversationStore
+    from agent.persistence import ConversationStore, Imported
 
 _SQLITE = b"SQLite format 3\0"
 
@@ -55,12 +55,16 @@ def export(thread: str, format: str, output: str | None, database: str | None) -
 @click.option("--id", "new_id", metavar="ID", help="Id of a conversation from JSON. [default: a new one]")
 @DATABASE
 @JSON
-def import_(source: str, new_id: str | None, database: str | None, as_json: bool) -> None:
+@click.pass_context
+def import_(
+    context: click.Context, source: str, new_id: str | None, database: str | None, as_json: bool
+) -> None:
     """Take conversations over from a file or from a database of LangGraph's own savers.
 
     The source is JSON or JSONL from "export" ("-" reads it from standard input), a file of
     langgraph-checkpoint-sqlite, or the address of a database of langgraph-checkpoint-postgres. The source is
-    only read, and a conversation that is here already is left as it is. Prints the ids of new ones.
+    only read, and a conversation that is here already is left as it is. Prints the ids of new ones. One that
+    is damaged is not taken at all, the others are, and the exit code is 1.
 
     \b
     Examples:
@@ -69,13 +73,24 @@ def import_(source: str, new_id: str | None, database: str | None, as_json: bool
       vllm-agent threads import postgresql://user@host/name
     """
     with open_store(database_settings(database)) as store:
-        imported, skipped = _import(store, source, new_id)
+        found = _import(store, source, new_id)
     if as_json:
-        print_json({"imported": imported, "skipped": skipped})
-        return
-    for each in imported:
+        failed = [{"id": each, "why": why} for each, why in found.failed.items()]
+        print_json({"imported": found.imported, "skipped": found.skipped, "failed": failed})
+    else:
+        _tell(found)
+    if found.failed:
+        context.exit(1)
+
+
+def _tell(found: Imported) -> None:
+    for each in found.imported:
         click.echo(each)
-    note(f"imported {len(imported)}" + (f", left {len(skipped)} that are here already" if skipped else ""))
+    for each, why in found.failed.items():
+        note(printable(f"{each} was not taken: {why}"))
+    lost = f", could not take {len(found.failed)}" if found.failed else ""
+    left = f", left {len(found.skipped)} that are here already" if found.skipped else ""
+    note(f"imported {len(found.imported)}{lost}{left}")
 
 
 @click.command()
@@ -104,17 +119,15 @@ def migrate(target: str, database: str | None, as_json: bool) -> None:
     note(f"copied {len(moved.copied)}{left}")
 
 
-def _import(store: ConversationStore, source: str, new_id: str | None) -> tuple[list[str], list[str]]:
-    from agent.persistence import import_langgraph_postgres, import_langgraph_sqlite
+def _import(store: ConversationStore, source: str, new_id: str | None) -> Imported:
+    from agent.persistence import Imported, import_langgraph_postgres, import_langgraph_sqlite
 
     if "://" in source:
-        found = import_langgraph_postgres(store.saver, source)
-        return list(found.imported), list(found.skipped)
+        return import_langgraph_postgres(store.saver, source)
     if source != "-" and not Path(source).is_file():
         raise click.BadParameter(f"there is no file {source!r}.", param_hint="FILE|URL")
     if source != "-" and _begins_with(source, _SQLITE):
-        found = import_langgraph_sqlite(store.saver, source)
-        return list(found.imported), list(found.skipped)
+        return import_langgraph_sqlite(store.saver, source)
     try:
         with click.open_file(source, encoding="utf-8") as file:
             text = file.read()
@@ -122,7 +135,7 @@ def _import(store: ConversationStore, source: str, new_id: str | None) -> tuple[
         raise click.BadParameter(
             f"{source!r} is neither JSON nor a SQLite file.", param_hint="FILE|URL"
         ) from error
-    return [store.import_(text, new_id=new_id)], []
+    return Imported(imported=(store.import_(text, new_id=new_id),), skipped=())
 
 
 def _begins_with(path: str, beginning: bytes) -> bool:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from sqlalchemy import select, update
 
-from agent.persistence.foreign import Source
+from agent.errors import DatabaseError, PersistenceError
+from agent.persistence.foreign import Source, readable
 from agent.persistence.langgraph_sqlite import open_source as open_sqlite
 from agent.persistence.records import Address
 from agent.persistence.saver import SQLSaver
@@ -28,6 +29,8 @@ class Imported:
     """Thread ids that are new here."""
     skipped: tuple[str, ...]
     """Thread ids that were here already; they are left as they are."""
+    failed: Mapping[str, str] = field(default_factory=dict)
+    """Thread ids that could not be taken, and why; there is nothing of them here."""
 
 
 def import_langgraph_sqlite(
@@ -41,7 +44,7 @@ def import_langgraph_sqlite(
         allowed_types: As for :func:`agent.persistence.open_checkpointer`.
 
     Raises:
-        DatabaseError: It is not such a file, or holds values that are not safe to load.
+        DatabaseError: It is not such a file, or they cannot be stored here.
     """
     with open_sqlite(path, serde=_serde(allowed_types)) as source:
         return _import(saver, source)
@@ -59,7 +62,7 @@ def import_langgraph_postgres(
 
     Raises:
         ConfigurationError: Not a URL of PostgreSQL, or its driver is missing.
-        DatabaseError: There are no such tables, or they hold values that are not safe to load.
+        DatabaseError: There are no such tables, or they cannot be stored here.
     """
     from agent.persistence.langgraph_postgres import open_source
 
@@ -74,13 +77,19 @@ def _serde(allowed_types: tuple[AllowedType, ...]) -> JsonPlusSerializer:
 def _import(saver: SQLSaver, source: Source) -> Imported:
     known = {row[0] for row in saver.database.read(lambda each: each.once(select(threads.c.thread_id)))}
     imported, skipped = [], []
+    failed: dict[str, str] = {}
     for thread_id in source.thread_ids():
         if thread_id in known:
             skipped.append(thread_id)
             continue
-        saver.database.write(_copying(saver, source, thread_id))
-        imported.append(thread_id)
-    return Imported(imported=tuple(imported), skipped=tuple(skipped))
+        try:
+            saver.database.write(_copying(saver, source, thread_id))
+            imported.append(thread_id)
+        except DatabaseError:
+            raise  # that is ours, and the next one would meet it too
+        except PersistenceError as error:
+            failed[thread_id] = str(error)
+    return Imported(imported=tuple(imported), skipped=tuple(skipped), failed=failed)
 
 
 def _copying(saver: SQLSaver, source: Source, thread_id: str) -> Callable[[Transaction], None]:
@@ -89,7 +98,7 @@ def _copying(saver: SQLSaver, source: Source, thread_id: str) -> Callable[[Trans
     def work(transaction: Transaction) -> None:
         versions: dict[tuple[str, str | None], dict[str, Any]] = {}
         times: list[str] = []
-        for found in source.checkpoints(thread_id):
+        for found in readable(source, thread_id):
             checkpoint_id = found.checkpoint["id"]
             parent: RunnableConfig = Address(thread_id, found.ns, None).config(found.parent_id)
             before = versions.get((found.ns, found.parent_id), {})

@@ -138,3 +138,55 @@ def test_something_else_is_refused(tmp_path: Path) -> None:
             import_langgraph_sqlite(saver, tmp_path / "rubbish")
         with pytest.raises(DatabaseError, match="cannot be imported"):
             import_langgraph_sqlite(saver, tmp_path / "ours.sqlite")
+
+
+DAMAGE = {
+    "sqlite": {
+        "unsafe": "UPDATE checkpoints SET type = 'pickle' WHERE thread_id = 'b'",
+        "cut off": "UPDATE checkpoints SET checkpoint = substr(checkpoint, 1, 40) WHERE thread_id = 'b'",
+        "something else": "UPDATE checkpoints SET type = 'json', checkpoint = '[1]' WHERE thread_id = 'b'",
+        "half": "UPDATE checkpoints SET type = 'json', checkpoint = '{\"id\": \"1\"}' WHERE thread_id = 'b'",
+        "metadata": "UPDATE checkpoints SET metadata = '[]' WHERE thread_id = 'b'",
+        "the last write": (
+            "UPDATE writes SET value = x'c1' WHERE thread_id = 'b' AND checkpoint_id = "
+            "(SELECT max(checkpoint_id) FROM writes WHERE thread_id = 'b')"
+        ),
+    },
+    "postgresql": {
+        "unsafe": "UPDATE checkpoint_blobs SET type = 'pickle' WHERE thread_id = 'b' AND type <> 'empty'",
+        "cut off": r"UPDATE checkpoint_blobs SET blob = '\xc1' WHERE thread_id = 'b' AND type <> 'empty'",
+        "something else": "UPDATE checkpoints SET checkpoint = '[1]' WHERE thread_id = 'b'",
+        "half": "UPDATE checkpoints SET checkpoint = '{\"id\": \"1\"}' WHERE thread_id = 'b'",
+        "metadata": "UPDATE checkpoints SET metadata = '[]' WHERE thread_id = 'b'",
+        "a write": r"UPDATE checkpoint_writes SET blob = '\xc1' WHERE thread_id = 'b'",
+    },
+}
+
+
+@pytest.mark.parametrize(("kind", "how"), [(kind, how) for kind in DAMAGE for how in DAMAGE[kind]])
+def test_one_that_is_damaged_keeps_no_other_out(tmp_path: Path, kind: str, source: str, how: str) -> None:
+    opener, take_over = SAVERS[kind]
+    with opener(source) as official:
+        official.setup()  # type: ignore[attr-defined]
+        for name in "abc":
+            build(official, Whole).invoke({"messages": [HumanMessage("hello")]}, on(name))
+        official.conn.execute(DAMAGE[kind][how])  # type: ignore[attr-defined]
+        if kind == "sqlite":
+            official.conn.commit()  # type: ignore[attr-defined]
+    with open_checkpointer(source if kind == "postgresql" else tmp_path / "ours.sqlite") as saver:
+        report = take_over(saver, source)
+        assert (set(report.imported), set(report.failed)) == ({"a", "c"}, {"b"})
+        assert "cannot be read" in report.failed["b"]
+        store = ConversationStore(saver)
+        assert {each.id: each.message_count for each in store.list()} == {"a": 2, "c": 2}
+        assert list(saver.list(on("b"))) == []
+        assert (store.doctor(), store.size().checkpoints) == ([], 6)
+
+
+def test_where_they_go_is_not_blamed_on_them(tmp_path: Path) -> None:
+    with SqliteSaver.from_conn_string(str(tmp_path / "official.sqlite")) as official:
+        build(official, Whole).invoke({"messages": [HumanMessage("hello")]}, on("a"))
+    with open_checkpointer(tmp_path / "ours.sqlite") as saver:
+        saver.database.outside_transaction("DROP TABLE writes")
+        with pytest.raises(DatabaseError, match="no such table"):
+            import_langgraph_sqlite(saver, tmp_path / "official.sqlite")

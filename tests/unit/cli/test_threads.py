@@ -144,21 +144,48 @@ def test_export_and_import_again(terminal: Terminal, thread: str, tmp_path: Path
     assert texts(terminal, copy) == texts(terminal, thread)
     assert terminal.json("threads", "show", copy)["tags"] == (["work"] if format == "json" else [])
     given = terminal.json("threads", "import", "-", "--id", "mine", input=file.read_text())
-    assert given == {"imported": ["mine"], "skipped": []}
+    assert given == {"imported": ["mine"], "skipped": [], "failed": []}
     assert terminal.run("threads", "import", str(file), "--id", "mine").exit_code == 1
+
+
+def put_theirs(source: Path, *ids: str) -> None:
+    """Keep conversations as LangGraph does."""
+    with SqliteSaver.from_conn_string(str(source)) as official:
+        for each in ids:
+            checkpoint = empty_checkpoint()
+            checkpoint["channel_values"] = {"messages": [HumanMessage("from elsewhere")]}
+            checkpoint["channel_versions"] = {"messages": "1"}
+            config: Any = {"configurable": {"thread_id": each, "checkpoint_ns": ""}}
+            official.put(config, checkpoint, {"source": "loop", "step": 0, "parents": {}}, {"messages": "1"})
 
 
 def test_files_of_langgraph_are_imported(terminal: Terminal, tmp_path: Path) -> None:
     source = tmp_path / "official.sqlite"
-    with SqliteSaver.from_conn_string(str(source)) as official:
-        checkpoint = empty_checkpoint()
-        checkpoint["channel_values"] = {"messages": [HumanMessage("from elsewhere")]}
-        checkpoint["channel_versions"] = {"messages": "1"}
-        config: Any = {"configurable": {"thread_id": "theirs", "checkpoint_ns": ""}}
-        official.put(config, checkpoint, {"source": "loop", "step": 0, "parents": {}}, {"messages": "1"})
+    put_theirs(source, "theirs")
     assert terminal.run("threads", "import", str(source)).stdout == "theirs\n"
-    assert terminal.json("threads", "import", str(source)) == {"imported": [], "skipped": ["theirs"]}
+    assert terminal.json("threads", "import", str(source)) == {
+        "imported": [],
+        "skipped": ["theirs"],
+        "failed": [],
+    }
     assert texts(terminal, "theirs") == ["from elsewhere"]
+
+
+def test_what_is_damaged_is_named_and_the_others_are_imported(terminal: Terminal, tmp_path: Path) -> None:
+    source = tmp_path / "official.sqlite"
+    put_theirs(source, "sound", "damaged")
+    with closing(sqlite3.connect(source)) as connection:
+        connection.execute("UPDATE checkpoints SET type = 'pickle' WHERE thread_id = 'damaged'")
+        connection.commit()
+    found = terminal.run("threads", "import", str(source))
+    assert (found.exit_code, found.stdout) == (1, "sound\n")
+    assert "damaged was not taken: " in found.stderr
+    assert "imported 1, could not take 1" in found.stderr
+    again = terminal.run("threads", "import", str(source), "--json")
+    told = json.loads(again.stdout)
+    assert (again.exit_code, told["imported"], told["skipped"]) == (1, [], ["sound"])
+    assert [each["id"] for each in told["failed"]] == ["damaged"]
+    assert "pickle" in told["failed"][0]["why"]
 
 
 def test_what_cannot_be_imported(terminal: Terminal, tmp_path: Path) -> None:
