@@ -88,8 +88,9 @@ def list_threads(limit: int, offset: int, tag: str | None, database: str | None,
 def search(words: Sequence[str], limit: int, database: str | None, as_json: bool) -> None:
     """Find messages that have all of these words, the best first.
 
-    Case and accents make no difference, and the last word may be a beginning. Conversations that were opened
-    with an encryption key cannot be searched.
+    Case and accents make no difference, and the last word may be a beginning; in Chinese and other scripts
+    without blanks, words are found anywhere. Conversations that were opened with an encryption key cannot be
+    searched.
 
     \b
     Examples:

@@ -147,7 +147,7 @@ class ConversationStore:
             return []
         index_messages(self._database, self._serde)
         statement = text(full_text.QUERY[self._database.dialect]).bindparams(query=query, limit=limit)
-        return [Match(*row) for row in self._read(statement)]
+        return [Match(own, at, role, full_text.whole(said)) for own, at, role, said in self._read(statement)]
 
     def checkpoints(self, thread_id: str) -> Sequence[str]:
         """The checkpoints of a conversation, newest first; :meth:`get`, :meth:`fork` and others take them."""

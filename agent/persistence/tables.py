@@ -25,7 +25,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from agent.persistence import full_text
 
-REVISIONS = ("0001", "0002")
+REVISIONS = ("0001", "0002", "0003")
 """The schemas that there have been, oldest first; the tables below are the last. Each has a migration."""
 
 metadata = MetaData()

@@ -18,7 +18,7 @@ from langgraph.checkpoint.serde.types import _DeltaSnapshot
 from sqlalchemy import delete, or_, select, update
 
 from agent.errors import ConflictError, DatabaseError
-from agent.persistence import history, reading
+from agent.persistence import full_text, history, reading
 from agent.persistence import statements as sql
 from agent.persistence.database import Database
 from agent.persistence.records import MESSAGES_CHANNEL, Address, storable, stored_versions
@@ -183,7 +183,7 @@ def _index(transaction: Transaction, *, serde: SerializerProtocol, thread_id: st
     if transaction.value(sql.HOLD, {"thread_id": thread_id}) is None:
         return  # deleted since the list was read
     messages = messages_now(transaction, serde, thread_id, doing="searched") or []
-    texts = [(message.type, storable(str(message.text))) for message in messages]
+    texts = [(message.type, full_text.divided(storable(str(message.text)))) for message in messages]
     transaction.once(delete(message_texts).where(message_texts.c.thread_id == thread_id))
     rows = [
         {"thread_id": thread_id, "position": position, "role": role, "text": text}

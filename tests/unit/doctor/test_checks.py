@@ -55,7 +55,7 @@ def test_a_sound_database_is_left_as_it_is(conversations: Path):
     before = snapshot(conversations.parent)
     found = database(conversations)
     assert {each.verdict for each in found.values()} == {"ok"}
-    assert found["schema"].what == "schema 0002"
+    assert found["schema"].what == "schema 0003"
     assert snapshot(conversations.parent) == before
 
 
