@@ -12,7 +12,7 @@ from langgraph.checkpoint.serde.base import SerializerProtocol
 from sqlalchemy import delete, func, not_, select, text
 from sqlalchemy.sql import ClauseElement
 
-from agent.errors import DatabaseError
+from agent.errors import DatabaseError, PersistenceError
 from agent.persistence import full_text, maintenance, reading
 from agent.persistence import statements as sql
 from agent.persistence.database import Database
@@ -123,7 +123,7 @@ def _thread(
     try:
         fetched = reading.fetch(transaction, serde, Address(thread_id, "", None))
         missing = _missing(transaction, serde, thread_id)
-        messages = messages_of(transaction, serde, fetched) if fetched else []
+        messages = _messages(transaction, serde, fetched) if fetched else []
     except DatabaseError as error:
         return [
             Problem("damaged", thread_id, str(error), "rewind it to a checkpoint that loads, or delete it")
@@ -146,6 +146,17 @@ def _thread(
         what = f"tool calls without a result: {', '.join(calls)}"
         found.append(Problem("unanswered", thread_id, what, "the next message to it answers them"))
     return [*found, *_unknown_outcomes(transaction, thread_id)]
+
+
+def _messages(
+    transaction: Transaction, serde: SerializerProtocol, fetched: reading.Fetched
+) -> Sequence[BaseMessage]:
+    try:
+        return messages_of(transaction, serde, fetched)
+    except DatabaseError:
+        raise
+    except PersistenceError:  # a graph may keep something else by this name; it is not damaged
+        return []
 
 
 def unanswered(messages: Sequence[BaseMessage]) -> list[str]:

@@ -17,7 +17,7 @@ from langgraph.checkpoint.serde.base import SerializerProtocol
 from langgraph.checkpoint.serde.types import _DeltaSnapshot
 from sqlalchemy import delete, or_, select, update
 
-from agent.errors import ConflictError, DatabaseError
+from agent.errors import ConflictError, PersistenceError
 from agent.persistence import full_text, history, reading
 from agent.persistence import statements as sql
 from agent.persistence.database import Database
@@ -46,12 +46,13 @@ def messages_now(
 ) -> list[BaseMessage] | None:
     """The messages of a conversation as it is now.
 
-    One that is damaged, or encrypted with another key, must not stand in the way of the others: there is a
-    warning, in which ``doing`` says what it cannot be, and ``None``.
+    One that is damaged, encrypted with another key, or of a graph with messages of another kind must not
+    stand in the way of the others: there is a warning, in which ``doing`` says what it cannot be, and
+    ``None``.
     """
     try:
         found = messages_at(transaction, serde, Address(thread_id, "", None))
-    except DatabaseError as error:
+    except PersistenceError as error:
         logger.warning("conversation %r cannot be %s: %s", thread_id, doing, error)
         return None
     return found[1] if found else []
@@ -199,4 +200,10 @@ def _as_messages(value: Any) -> list[BaseMessage]:
         value = value.value
     if value is None:
         return []
-    return convert_to_messages(value if isinstance(value, list | tuple) else [value])
+    try:
+        return convert_to_messages(value if isinstance(value, list | tuple) else [value])
+    except (AttributeError, KeyError, NotImplementedError, TypeError, ValueError) as error:
+        said = str(error).partition("\n")[0]
+        raise PersistenceError(
+            f"the 'messages' of this conversation are none that LangChain knows, and cannot be shown: {said}"
+        ) from error

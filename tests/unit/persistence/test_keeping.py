@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, RemoveMessage
 from langgraph.channels.delta import DeltaChannel
+from langgraph.checkpoint.base import empty_checkpoint
 from langgraph.graph import START, StateGraph
 from langgraph.graph.message import add_messages
 from sqlalchemy import delete, insert, text, update
 
-from agent.errors import ConfigurationError, DatabaseError, ThreadNotFoundError
+from agent.errors import ConfigurationError, DatabaseError, PersistenceError, ThreadNotFoundError
 from agent.persistence import ConversationStore, SQLSaver, open_checkpointer
 from agent.persistence.pruning import choose
 from agent.persistence.tables import channels, checkpoints, items, thread_tags, threads, tool_calls
@@ -362,3 +363,22 @@ def test_a_damaged_conversation_hides_no_other_from_the_list(
     run(saver, update(threads).values(messages=None))
     assert {each.id: each.message_count > 0 for each in store.list()} == {"sound": True, "damaged": False}
     assert "conversation 'damaged' cannot be counted" in caplog.text
+
+
+@pytest.mark.parametrize("value", [[1, 2], [{"text": "hi"}], {"to": "all"}, 5, [("cat", "meow")]])
+def test_messages_of_another_kind_hide_no_conversation(
+    saver: SQLSaver, store: ConversationStore, caplog: pytest.LogCaptureFixture, value: Any
+) -> None:
+    converse(build(saver, Whole), "usual", "pineapple")
+    checkpoint = empty_checkpoint()
+    checkpoint["channel_values"] = {"messages": value, "mood": "own"}
+    checkpoint["channel_versions"] = {"messages": "1", "mood": "1"}
+    config: Any = {"configurable": {"thread_id": "own", "checkpoint_ns": ""}}
+    saver.put(config, checkpoint, {"source": "loop"}, checkpoint["channel_versions"])
+    assert {each.id for each in store.list()} == {"usual", "own"}
+    assert [each.id for each in store.search("pineapple")] == ["usual", "usual"]
+    assert "conversation 'own' cannot be searched" in caplog.text
+    assert store.doctor() == []
+    for look in (store.get, store.history, store.export):
+        with pytest.raises(PersistenceError, match="'messages' of this conversation are none that LangChain"):
+            look("own")
