@@ -9,7 +9,7 @@ from langgraph.checkpoint.serde.base import SerializerProtocol
 from sqlalchemy import delete as delete_from
 from sqlalchemy import func, literal, null, select, union_all, update
 
-from agent.errors import ConflictError, ThreadNotFoundError
+from agent.errors import ConflictError, DatabaseError, PersistenceError, ThreadNotFoundError
 from agent.persistence import reading
 from agent.persistence import statements as sql
 from agent.persistence.dialects import from_json
@@ -60,7 +60,11 @@ def copy(transaction: Transaction, source: str, target: str) -> None:
 
 
 def keep_latest(transaction: Transaction, serde: SerializerProtocol, thread_id: str) -> None:
-    """Delete all checkpoints but the newest of each namespace and what those are rebuilt from."""
+    """Delete all checkpoints but the newest of each namespace and what those are rebuilt from.
+
+    Raises:
+        PersistenceError: It is damaged, so that nobody can tell what those are rebuilt from.
+    """
     transaction.value(sql.HOLD, {"thread_id": thread_id})
     newest = (
         select(checkpoints.c.ns, func.max(checkpoints.c.checkpoint_id))
@@ -68,9 +72,11 @@ def keep_latest(transaction: Transaction, serde: SerializerProtocol, thread_id: 
         .group_by(checkpoints.c.ns)
     )
     keep = {(ns, checkpoint_id) for ns, checkpoint_id in transaction.once(newest)}
-    keep |= _rebuilt_from(transaction, serde, thread_id, keep)
-    drop = [key for key in _all_checkpoints(transaction, thread_id) if key not in keep]
-    _drop(transaction, serde, thread_id, drop)
+    try:
+        keep |= _rebuilt_from(transaction, serde, thread_id, keep)
+        keep_only(transaction, serde, thread_id, keep)
+    except DatabaseError as error:  # the database's own errors have another name in here
+        raise PersistenceError(f"conversation {thread_id!r} keeps its history: {error}") from error
 
 
 def keep_only(

@@ -23,7 +23,7 @@ from langgraph.checkpoint.serde.base import SerializerProtocol
 from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
 from sqlalchemy import ColumnElement
 
-from agent.errors import ConfigurationError
+from agent.errors import ConfigurationError, DatabaseError, PersistenceError
 from agent.persistence import history, maintenance, reading
 from agent.persistence import statements as sql
 from agent.persistence.database import Database
@@ -167,14 +167,23 @@ class SQLSaver(BaseCheckpointSaver[str]):
 
         Raises:
             ConfigurationError: Another strategy.
+            PersistenceError: Some are damaged and keep their history; that of the others was dropped.
         """
         if strategy not in ("keep_latest", "delete"):
             raise ConfigurationError(f"prune strategy {strategy!r}: use 'keep_latest' or 'delete'")
+        damaged = []
         for thread_id in map(str, thread_ids):
             if strategy == "delete":
                 self.delete_thread(thread_id)
-            else:
+                continue
+            try:
                 self.database.write(partial(maintenance.keep_latest, serde=self.serde, thread_id=thread_id))
+            except DatabaseError:
+                raise  # of the database, which the next one would meet too
+            except PersistenceError as error:
+                damaged.append(str(error))
+        if damaged:
+            raise PersistenceError("; ".join(damaged))
 
     def turn(self, thread_id: str, *, timeout: float = 30.0) -> Turn:
         """Claim a conversation for a run: others who claim it wait, in this process and in others.

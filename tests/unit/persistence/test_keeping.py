@@ -382,3 +382,17 @@ def test_messages_of_another_kind_hide_no_conversation(
     for look in (store.get, store.history, store.export):
         with pytest.raises(PersistenceError, match="'messages' of this conversation are none that LangChain"):
             look("own")
+
+
+def test_a_damaged_conversation_keeps_no_other_from_being_pruned(
+    saver: SQLSaver, store: ConversationStore
+) -> None:
+    for name in ("a", "damaged", "z"):
+        converse(build(saver, Whole), name, "one", "two")
+    run(saver, update(checkpoints).where(checkpoints.c.thread_id == "damaged").values(body=b"\xc1"))
+    with pytest.raises(PersistenceError, match="conversation 'damaged' keeps its history"):
+        store.prune(keep=0, history_only=True)
+    assert [len(store.checkpoints(name)) for name in ("a", "damaged", "z")] == [1, 6, 1]
+    saver.database.outside_transaction("DROP TABLE writes")
+    with pytest.raises(DatabaseError, match="writes"):
+        store.prune(keep=0, history_only=True)
