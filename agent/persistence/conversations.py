@@ -29,7 +29,7 @@ from agent.persistence.dialects import from_json, insert
 from agent.persistence.locations import database_files
 from agent.persistence.moments import Difference, Moment
 from agent.persistence.overview import Conversation, Listed
-from agent.persistence.records import TITLE_LENGTH, Address, title_of
+from agent.persistence.records import TITLE_LENGTH, Address, storable, title_of
 from agent.persistence.reports import Match, Moved, SizeReport, Transcript
 from agent.persistence.saver import SQLSaver
 from agent.persistence.tables import checkpoints, thread_tags, threads
@@ -224,7 +224,7 @@ class ConversationStore:
 
     def rename(self, thread_id: str, title: str) -> None:
         """Give a conversation a title; an empty one brings the automatic title back."""
-        thread_id, words = self.resolve(thread_id), given.words("title", title).split()
+        thread_id, words = self.resolve(thread_id), storable(given.words("title", title)).split()
         found = None if words or self.saver.encrypted else title_of(self.get(thread_id).messages)
         shown = " ".join(words)[: 2 * TITLE_LENGTH] or found
         self._write(update(threads).where(threads.c.thread_id == thread_id).values(title=shown))
@@ -232,14 +232,15 @@ class ConversationStore:
     def tag(self, thread_id: str, *tags: str) -> None:
         """Add tags."""
         thread_id = self.resolve(thread_id)
-        for tag in [*map(given.tag, tags)]:
+        for tag in map(storable, [*map(given.tag, tags)]):
             values = {"thread_id": thread_id, "tag": tag}
             self._write(insert(self._database.dialect, thread_tags).values(values).on_conflict_do_nothing())
 
     def untag(self, thread_id: str, *tags: str) -> None:
         """Take tags away."""
-        thread_id, going = self.resolve(thread_id), thread_tags.c.tag.in_([*map(given.tag, tags)])
-        self._write(delete(thread_tags).where(thread_tags.c.thread_id == thread_id, going))
+        own = thread_tags.c.thread_id == self.resolve(thread_id)
+        going = thread_tags.c.tag.in_([storable(given.tag(tag)) for tag in tags])
+        self._write(delete(thread_tags).where(own, going))
 
     def delete(self, thread_id: str, *, vacuum: bool = False) -> None:
         """Delete a conversation with its history, journal and search entries.

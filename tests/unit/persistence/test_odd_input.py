@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
+from langchain_core.messages import AIMessage, HumanMessage, ToolMessage, message_to_dict
 from langgraph.checkpoint.base import empty_checkpoint
 from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.types import Send
@@ -19,6 +20,7 @@ from agent import ChatVLLM
 from agent.engines import Reply, ScriptedEngine
 from agent.errors import ConfigurationError, DatabaseError, PersistenceError
 from agent.persistence import ConversationStore, SQLSaver, open_checkpointer
+from agent.persistence.records import storable
 from agent.persistence.serde import StrictSerializer
 from agent.persistence.transcripts import add_messages
 from graphs import build_react_graph
@@ -258,3 +260,17 @@ def test_more_conversations_than_a_statement_has_parameters(where: str) -> None:
         store = ConversationStore(saver)
         store.tag("a7777", "found")
         assert [each.tags for each in store.list(limit=count) if each.tags] == [("found",)]
+
+
+@pytest.mark.parametrize("odd", [f"x {HALF}", "x\0y"], ids=ascii)
+def test_names_that_no_database_takes(store: ConversationStore, odd: str) -> None:
+    said = [message_to_dict(HumanMessage("hi"))]
+    thread_id = store.import_(json.dumps({"messages": said, "title": odd, "tags": [odd]}))
+    [found] = store.list()
+    assert (found.title, found.tags) == (storable(odd), (storable(odd),))
+    store.rename(thread_id, odd)
+    store.untag(thread_id, odd)
+    assert store.get(thread_id).tags == ()
+    store.tag(thread_id, odd)
+    [found] = store.list()
+    assert (found.title, found.tags) == (storable(odd), (storable(odd),))
