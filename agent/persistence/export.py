@@ -83,10 +83,12 @@ def _parse_lines(text: str) -> Parsed:
         lines = [json.loads(line) for line in text.split("\n") if line.strip()]
         if not lines:
             raise ValueError("there is nothing in it")
+        if len(ids := {str(line["id"]) for line in lines if line.get("id") is not None}) > 1:
+            raise ValueError(f"it has the messages of {len(ids)} conversations; import each by itself")
         return Parsed(_messages(lines))
     except RecursionError as error:
         raise _unreadable(error) from error
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ConfigurationError(
             f"not a conversation exported as JSON or JSONL ({error}): export with format 'json'"
         ) from error

@@ -274,3 +274,11 @@ def test_names_that_no_database_takes(store: ConversationStore, odd: str) -> Non
     store.tag(thread_id, odd)
     [found] = store.list()
     assert (found.title, found.tags) == (storable(odd), (storable(odd),))
+
+
+def test_lines_of_several_conversations_are_not_made_into_one(store: ConversationStore) -> None:
+    ids = [store.import_(json.dumps({"messages": [message_to_dict(HumanMessage(n))]})) for n in "ab"]
+    both = "".join(store.export(each, format="jsonl") for each in ids)
+    with pytest.raises(ConfigurationError, match="messages of 2 conversations"):
+        store.import_(both)
+    assert {each.id for each in store.list()} == set(ids)
