@@ -79,14 +79,14 @@ class ChatCalls(ChatArguments):
     async def _answer(self, request: dict[str, Any]) -> ChatResult:
         engine, fitted, info = await self._fitted(request)
         with _media_refused(fitted, info):
-            return chat_result(await engine.chat(fitted), Expected.of(fitted))
+            return chat_result(await engine.chat(fitted), Expected.of(request))
 
     async def _chunks(self, request: dict[str, Any]) -> AsyncIterator[ChatGenerationChunk]:
         if request["n"] > 1:
             msg = f"a stream shows one answer, and n={request['n']} were asked for; use generate(), or n=1"
             raise ConfigurationError(msg)
         engine, fitted, info = await self._fitted(request)
-        converter = ChunkConverter(Expected.of(fitted))
+        converter = ChunkConverter(Expected.of(request))
         source = engine.stream_chat(fitted)
         try:
             with _media_refused(fitted, info):

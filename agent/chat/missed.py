@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from typing import Any, NoReturn
 
-from jsonschema.exceptions import SchemaError
+from jsonschema.exceptions import SchemaError, ValidationError
 from jsonschema.protocols import Validator
-from jsonschema.validators import validator_for
+from jsonschema.validators import extend, validator_for
 
 from agent.chat.candidates import FoundCall
+from agent.chat.patterns import readable
 from agent.formats.json_text import too_deep
 
 _KEYS = {"name", "arguments", "parameters", "id", "type", "function", "index"}
@@ -95,10 +97,11 @@ class KnownTools:
 def complaint(value: Any, schema: Any) -> str:
     """Say in one line how ``value`` breaks ``schema``; an empty text where it fits.
 
-    A schema that is itself wrong, or that refers to something far away, forbids nothing.
+    A schema that is itself wrong, or that refers to something far away, forbids nothing; nor does a pattern
+    that only other languages read.
     """
     try:
-        validator: Validator = validator_for(schema)(schema)
+        validator: Validator = _checker(validator_for(schema))(schema)
         problem = next(iter(validator.iter_errors(value)), None)
     except RecursionError:
         return "it is nested too deeply to be checked"
@@ -110,10 +113,22 @@ def complaint(value: Any, schema: Any) -> str:
     return f"{place}: {problem.message}"[:_LONGEST] if place else problem.message[:_LONGEST]
 
 
+@cache
+def _checker(kind: Any) -> Any:
+    of_kind = kind.VALIDATORS["pattern"]
+
+    def pattern(validator: Any, pattern: Any, value: Any, schema: Any) -> Iterator[ValidationError]:
+        if readable(pattern):
+            yield from of_kind(validator, pattern, value, schema) or ()
+
+    return extend(kind, {"pattern": pattern})  # type: ignore[no-untyped-call]  # jsonschema's stubs
+
+
 def schema_problem(schema: Any) -> str:
     """Say in one line why a JSON schema is none; an empty text where it is one."""
+    kind: Any = validator_for(schema)
     try:
-        validator_for(schema).check_schema(schema)
+        kind.check_schema(schema, format_checker=None)  # of formats, as patterns may be of other languages
     except SchemaError as error:
         place = ".".join(str(part) for part in error.absolute_path)
         return f"{place or 'schema'}: {error.message}"[:_LONGEST]

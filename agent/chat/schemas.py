@@ -16,6 +16,7 @@ from langchain_core.utils.pydantic import is_basemodel_subclass
 from pydantic import BaseModel, TypeAdapter
 from typing_extensions import is_typeddict
 
+from agent.chat.patterns import held
 from agent.errors import ConfigurationError
 from agent.formats.text.grammar import value_grammar
 
@@ -40,7 +41,6 @@ _HELD = (
 _ENGINES_OWN = ("pattern", "minLength", "maxLength", "format")
 _RANGE = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")
 _FORMATS = ("date", "date-time", "time", "duration", "email", "uuid", "ipv4", "ipv6", "hostname", "uri")
-_UNHELD_PATTERNS = ("(?", "\\b", "\\B", "\\1", "\\2")  # look-around, boundaries, references back
 
 
 def wire_schema(schema: Any) -> tuple[str, dict[str, Any]]:
@@ -76,7 +76,8 @@ def _of_mapping(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def for_vllm(request: Mapping[str, Any]) -> dict[str, Any]:
-    """Write the ``response_format`` of a request as vLLM holds it best; other requests stay as they are."""
+    """Write the schemas of a request as vLLM holds them best; other requests stay as they are."""
+    request = _with_held_tools(request)
     form = request.get("response_format") or {}
     if request.get("structured_outputs") is not None:
         return dict(request)
@@ -93,6 +94,33 @@ def for_vllm(request: Mapping[str, Any]) -> dict[str, Any]:
         }
     others = {name: value for name, value in request.items() if name != "response_format"}
     return {**others, "structured_outputs": {"grammar": value_grammar(schema)}}
+
+
+def _with_held_tools(request: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Leave patterns that no grammar holds out of tools whose calls an engine holds to their schemas.
+
+    Where it does not, the model is told of them all: they are then words in its prompt, and nothing else.
+    """
+    tools, forced = request.get("tools") or (), request.get("tool_choice") not in (None, "auto", "none")
+    if not any(forced or tool["function"].get("strict") for tool in tools):
+        return request
+    fitted = [{**tool, "function": _with_held_patterns(tool["function"])} for tool in tools]
+    return {**request, "tools": fitted}
+
+
+def _with_held_patterns(part: Any) -> Any:
+    if isinstance(part, list):
+        return [_with_held_patterns(one) for one in part]
+    if not isinstance(part, Mapping):
+        return part
+    data = ("enum", "const", "default", "examples")
+    kept = {key: value if key in data else _with_held_patterns(value) for key, value in part.items()}
+    if isinstance(kept.get("pattern"), str) and not held(kept["pattern"]):
+        del kept["pattern"]
+    if isinstance(names := kept.get("patternProperties"), Mapping) and not all(map(held, names)):
+        del kept["patternProperties"]
+        kept.pop("additionalProperties", None)  # it would forbid what they allow
+    return kept
 
 
 def down_levelled(schema: Any) -> Any:
@@ -119,8 +147,7 @@ def down_levelled(schema: Any) -> Any:
 def _strings(schema: dict[str, Any]) -> dict[str, Any]:
     if "format" in schema and schema["format"] not in _FORMATS:
         schema.pop("format")
-    pattern = schema.get("pattern")
-    if pattern is not None and any(part in str(pattern) for part in _UNHELD_PATTERNS):
+    if "pattern" in schema and not held(schema["pattern"]):
         schema.pop("pattern")
     return schema
 

@@ -488,6 +488,7 @@ class TestAnswers:
 
 SCHEMAS: dict[str, Any] = {
     "lookaround": {"type": "string", "pattern": "^(?=.*a)[a-z]+$"},
+    "letters of all": {"type": "string", "pattern": r"^[\p{L}]+(.)\1$"},
     "unique": {"type": "array", "items": {"type": "integer"}, "uniqueItems": True, "maxItems": 3},
     "never": {"enum": []},
     "multiple": {"type": "integer", "multipleOf": 3, "minimum": 0, "maximum": 9},

@@ -65,12 +65,42 @@ def test_short_arrays_are_spelt_out() -> None:
         {"contains": INTEGER},
         {"format": "iban"},
         {"pattern": "^(?=.*a)b$"},
+        {"pattern": r"^\p{L}+$"},
+        {"pattern": r"^(a)(b)(c)\3$"},
+        {"pattern": 5},
     ],
 )
 def test_what_no_grammar_holds_is_left_out(rule: dict[str, Any]) -> None:
     assert down_levelled({"type": "string", **rule}) == STRING
     nested = {"anyOf": [{"type": "array", "items": {**STRING, **rule}}]}
     assert down_levelled(nested) == {"anyOf": [{"type": "array", "items": STRING}]}
+
+
+def strict_tool(**pattern: Any) -> dict[str, Any]:
+    parameters = {"type": "object", "properties": {"word": {**STRING, **pattern}, "pattern": STRING}}
+    return {"type": "function", "function": {"name": "f", "strict": True, "parameters": parameters}}
+
+
+def test_tools_go_without_patterns_where_an_engine_would_refuse_them() -> None:
+    foreign, usual = strict_tool(pattern=r"^\p{L}+$"), strict_tool(pattern="^[a-z]+$")
+    request = {"messages": [], "tools": [foreign, usual], "tool_choice": "auto"}
+    assert for_vllm(request)["tools"] == [strict_tool(), usual]
+    for tool in foreign, usual:
+        del tool["function"]["strict"]
+    assert for_vllm(request) == request  # nothing is held to them: they are words in a prompt
+    held = for_vllm({**request, "tool_choice": "required"})["tools"]
+    assert held[0]["function"]["parameters"] == strict_tool()["function"]["parameters"]
+    assert held[1] == usual
+    assert request["tools"] == [foreign, usual]
+
+
+def test_names_by_patterns_go_with_what_they_are_excepted_from() -> None:
+    tool = strict_tool()
+    tool["function"]["parameters"] |= {"patternProperties": {r"^\p{L}": {}}, "additionalProperties": False}
+    tool["function"]["parameters"]["properties"]["list"] = {"enum": [{"pattern": "("}]}
+    (fitted,) = for_vllm({"messages": [], "tools": [tool]})["tools"]
+    assert fitted["function"]["parameters"].keys() == {"type", "properties"}
+    assert fitted["function"]["parameters"]["properties"]["list"] == {"enum": [{"pattern": "("}]}
 
 
 def test_one_of_is_any_of_and_nothing_is_anything() -> None:

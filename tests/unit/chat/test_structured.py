@@ -186,6 +186,18 @@ def test_a_forced_call_that_is_none_is_an_error(reply: Any, says: str) -> None:
     model.close()
 
 
+def test_patterns_of_other_languages_forbid_nothing() -> None:
+    word = {"type": "string", "pattern": r"^\p{L}+$"}
+    schema = {"title": "W", "type": "object", "properties": {"word": word, "age": {"type": "integer"}}}
+    model, _ = build('{"word": "Straße", "age": 5}')
+    assert model.with_structured_output(schema).invoke("A word?")["age"] == 5
+    model.close()
+    model, _ = build('{"word": "Straße", "age": "five"}')
+    with pytest.raises(StructuredOutputError, match="age: 'five' is not of type 'integer'"):
+        model.with_structured_output(schema).invoke("A word?")
+    model.close()
+
+
 def test_any_json() -> None:
     model, engine = build(LUNA)
     assert model.with_structured_output(method="json_mode").invoke("A cat as JSON?") == VALUE
