@@ -236,14 +236,29 @@ def _dump(value: Any) -> str:
 
 
 def _merged(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """Merge ``allOf``: later members win, properties and required names are united."""
+    """Merge ``allOf``: properties and required names are united, values cut; else later members win."""
     merged: dict[str, Any] = {key: value for key, value in schema.items() if key != "allOf"}
     for member in schema["allOf"]:
         for key, value in member.items():
             if key == "properties":
-                merged[key] = {**(merged.get(key) or {}), **(value or {})}
+                known = merged.get(key) or {}
+                added = {name: _both(known.get(name), one) for name, one in (value or {}).items()}
+                merged[key] = {**known, **added}
             elif key == "required":
                 merged[key] = [*(merged.get(key) or ()), *(value or ())]
+            elif key == "enum" and value and merged.get(key):  # no grammar says that nothing fits
+                merged[key] = [one for one in value if one in merged[key]] or value
             else:
                 merged[key] = value
     return merged
+
+
+def _both(one: Any, other: Any) -> Any:
+    """Return the schema of what fits two, without repetitions: what refers to itself comes to an end."""
+    members: list[Any] = []
+    for each in (one, other):
+        parts = each["allOf"] if isinstance(each, Mapping) and each.keys() == {"allOf"} else [each]
+        members += [part for part in parts if isinstance(part, Mapping) and part not in members]
+    if not members:
+        return other
+    return members[0] if len(members) == 1 else {"allOf": members}

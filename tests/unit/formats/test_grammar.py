@@ -158,6 +158,38 @@ def test_schemas_that_add_to_one_another() -> None:
 
 
 @pytest.mark.parametrize(
+    ("one", "other", "fits", "does_not"),
+    [
+        ({"enum": ["x", "y"]}, {"description": "A letter."}, '"x"', "5"),
+        ({"enum": ["x", "y"]}, {"enum": ["y", "z"]}, '"y"', '"z"'),
+        ({"const": 1}, True, "1", "2"),
+        (
+            {"type": "object", "properties": {"p": {"type": "integer"}}, "required": ["p"]},
+            {"type": "object", "properties": {"q": {"type": "integer"}}, "required": ["q"]},
+            '{"p": 1, "q": 2}',
+            '{"q": 2}',
+        ),
+    ],
+)
+def test_a_property_that_several_schemas_describe(one: Any, other: Any, fits: str, does_not: str) -> None:
+    members = [{"properties": {"a": each}} for each in (one, other)]
+    for schema in ({"allOf": members}, {"properties": {"a": one}, "allOf": members[1:]}):
+        tools = [tool("f", {"b": {"type": "object", "required": ["a"], **schema}}, ["b"])]
+        assert accepts(tools, line("f", f'{{"b": {{"a": {fits}}}}}'))
+        assert not accepts(tools, line("f", f'{{"b": {{"a": {does_not}}}}}'))
+
+
+def test_a_property_by_which_two_schemas_refer_to_themselves() -> None:
+    def node(*names: str, **more: Any) -> dict[str, Any]:
+        return {"properties": {"next": {"allOf": [{"$ref": f"#/$defs/{name}"} for name in names]}, **more}}
+
+    known = {"A": node("A", "B", x={"type": "integer"}), "B": node("B", "A"), "C": node("A", "B", "C")}
+    both = {"allOf": [*({"$ref": f"#/$defs/{name}"} for name in "ABC"), {"type": "object"}]}
+    tools = [tool("f", {"a": both}, ["a"], **{"$defs": known})]
+    assert accepts(tools, line("f", '{"a": {"next": {"next": {}, "x": 1}}}'))
+
+
+@pytest.mark.parametrize(
     ("schema", "free"),
     [
         ({"type": "string"}, True),
