@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from agent.bearer import bearer_token
 from agent.catalogue.checkpoint import (
     INDEX,
     StoredTensor,
@@ -27,7 +28,7 @@ from agent.catalogue.checkpoint import (
     read_header,
 )
 from agent.catalogue.models import CatalogueModel, catalogue, find_model
-from agent.errors import ConfigurationError, FitError, ModelNotFoundError
+from agent.errors import FitError, ModelNotFoundError
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.\-]*/[A-Za-z0-9][\w.\-]*")
 _SECONDS = 15.0
@@ -189,7 +190,7 @@ def _hub_tensors(address: str, name: str) -> tuple[StoredTensor, ...] | None:
 def _get(url: str, name: str, *, span: tuple[int, int] | None = None) -> bytes | None:
     """Bytes of a file of the hub; None where there is no such file."""
     headers = {"User-Agent": "vllm-agent"}
-    if token := _token():
+    if token := bearer_token(os.environ.get("HF_TOKEN", ""), named="HF_TOKEN"):
         headers["Authorization"] = f"Bearer {token}"
     if span:
         headers["Range"] = f"bytes={span[0]}-{span[1]}"
@@ -216,14 +217,6 @@ def _get(url: str, name: str, *, span: tuple[int, int] | None = None) -> bytes |
             "are known offline"
         )
         raise ModelNotFoundError(msg) from error
-
-
-def _token() -> str:
-    token = os.environ.get("HF_TOKEN", "").strip()  # of a file it has a line break
-    if not (token.isascii() and token.isprintable()):  # what says so later shows the token
-        msg = "HF_TOKEN has a line break or a character other than ASCII in it, so it is no token"
-        raise ConfigurationError(msg)
-    return token
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
