@@ -30,9 +30,18 @@ def generations(response: Response, sampling: TextSampling) -> list[Generation]:
     return found[: sampling.n]
 
 
-def generation_chunks(chunk: Response, sampling: TextSampling) -> Iterator[GenerationChunk]:
-    """Convert one chunk of a stream, without its counts of tokens: of those the last ones hold."""
-    for choice in chunk.get("choices") or ():
+def generation_chunks(
+    chunk: Response, sampling: TextSampling, *, ended: bool = False
+) -> Iterator[GenerationChunk]:
+    """Convert one chunk of a stream, without its counts of tokens: of those the last ones hold.
+
+    Args:
+        chunk: The chunk in wire form.
+        sampling: What was asked for.
+        ended: Whether a chunk before said why it ended: LangChain would join a second reason to the first.
+    """
+    for given in chunk.get("choices") or ():
+        choice = {**given, "finish_reason": None, "stop_reason": None} if ended else given
         info = _info(choice, sampling)
         if choice.get("text") or info:
             yield GenerationChunk(text=choice.get("text") or "", generation_info=info or None)

@@ -210,10 +210,12 @@ class VLLM(HoldsEngine, CommunityVLLM):  # type: ignore[misc]  # langchain-commu
         engine, _ = await self._session.started()
         source: AsyncIterator[Response] = engine.stream_complete(sampling.request(prompt))
         counts: Any = None
+        ended = False
         try:
             async for chunk in source:
                 counts = chunk.get("usage") or counts
-                for converted in generation_chunks(chunk, sampling):
+                for converted in generation_chunks(chunk, sampling, ended=ended):
+                    ended = ended or "finish_reason" in (converted.generation_info or {})
                     yield converted
         finally:
             await source.aclose()  # type: ignore[attr-defined]  # an async generator: frees the slot now

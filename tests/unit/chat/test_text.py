@@ -7,6 +7,9 @@ import re
 import subprocess
 import sys
 import warnings
+from collections.abc import AsyncIterator
+from functools import reduce
+from operator import add
 from typing import Any
 
 import pytest
@@ -211,6 +214,23 @@ async def test_all_ways_to_call() -> None:
     assert "".join([part async for part in model.astream("Hi")]) == "Red and green."
     assert model.batch(["a", "b"]) == ["Red and green."] * 2
     assert len(engine.requests) == 6
+
+
+def test_an_end_that_a_stream_tells_twice_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, engine = scripted("Red")
+    told = engine.stream_complete
+
+    async def told_twice(request: Any) -> AsyncIterator[Any]:
+        async for chunk in told(request):
+            ended = [{**choice, "stop_reason": "."} for choice in chunk["choices"] if choice["finish_reason"]]
+            for _ in range(2 if ended else 1):
+                yield {**chunk, "choices": ended or chunk["choices"]}
+
+    monkeypatch.setattr(engine, "stream_complete", told_twice)
+    whole = reduce(add, model._stream("Hi"))
+    assert whole.text == "Red"
+    assert whole.generation_info is not None
+    assert (whole.generation_info["finish_reason"], whole.generation_info["stop_reason"]) == ("stop", ".")
 
 
 async def test_events_tell_of_the_tokens() -> None:
