@@ -6,6 +6,7 @@ Chunks of streams are converted in :mod:`agent.chat.chunks`.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -117,13 +118,15 @@ def _is_json(text: str) -> bool:
 
 def usage_metadata(usage: Any) -> UsageMetadata | None:
     """Convert token counts, with the tokens that came from the prefix cache; None where they are none."""
-    if not isinstance(usage, Mapping) or not usage:
+    if not isinstance(usage, Mapping):
         return None
-    prompt, completion = _count(usage, "prompt_tokens") or 0, _count(usage, "completion_tokens") or 0
+    read = {name: _count(usage, name) for name in ("prompt_tokens", "completion_tokens") if name in usage}
+    total = _count(usage, "total_tokens")
+    if None in read.values() or not (read or total):
+        return None
+    prompt, completion = read.get("prompt_tokens") or 0, read.get("completion_tokens") or 0
     counts = UsageMetadata(
-        input_tokens=prompt,
-        output_tokens=completion,
-        total_tokens=_count(usage, "total_tokens") or prompt + completion,
+        input_tokens=prompt, output_tokens=completion, total_tokens=total or prompt + completion
     )
     cached = _count(usage.get("prompt_tokens_details"), "cached_tokens")
     if cached is not None:
@@ -137,7 +140,7 @@ def usage_metadata(usage: Any) -> UsageMetadata | None:
 def _count(counts: Any, name: str) -> int | None:
     """Return one count; None where other software has something else in its place."""
     count = counts.get(name) if isinstance(counts, Mapping) else None
-    return int(count) if isinstance(count, int | float) else None
+    return int(count) if isinstance(count, int | float) and 0 <= count < math.inf else None
 
 
 def reasoning_of(wire: Mapping[str, Any]) -> str:

@@ -202,6 +202,21 @@ def test_cached_and_reasoning_tokens() -> None:
     assert usage_metadata({**USAGE, "prompt_tokens_details": None}) == usage_metadata(USAGE)
 
 
+@pytest.mark.parametrize("broken", [float("nan"), float("inf"), -1, None, "7", [7]])
+@pytest.mark.parametrize("name", ["prompt_tokens", "completion_tokens", "total_tokens"])
+def test_counts_that_are_none_cost_no_answer(name: str, broken: Any) -> None:
+    choice = {"index": 0, "message": {"content": "Hi"}, "delta": {"content": "Hi"}, "finish_reason": "stop"}
+    answer = {"id": "r", "choices": [choice], "usage": {**USAGE, name: broken}}
+    whole = chat_result(answer).generations[0].message
+    [chunk] = ChunkConverter().convert(answer)
+    assert whole.text == chunk.message.text == "Hi"
+    known = usage_metadata(USAGE) if name == "total_tokens" else None  # which is the sum of the others
+    assert whole.usage_metadata == chunk.message.usage_metadata == known  # type: ignore[attr-defined]
+    assert usage_metadata({**USAGE, "prompt_tokens_details": {"cached_tokens": broken}}) == (
+        usage_metadata(USAGE)
+    )
+
+
 def test_parse_call_takes_no_arguments_for_an_empty_object() -> None:
     assert parse_call(wire_call(""), truncated=False)["args"] == {}
 
