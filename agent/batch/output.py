@@ -86,7 +86,7 @@ def read_output(path: Path, *, digests: Mapping[int, str], retry_failed: bool = 
 def _is_whole(raw: bytes) -> bool:
     try:
         return isinstance(json.loads(raw), dict)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
 
 
@@ -101,7 +101,7 @@ def _entry(path: Path, number: int, raw: bytes, *, start: int) -> Entry:
             start=start,
             length=len(raw),
         )
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise _foreign(path, number) from error
 
 
@@ -224,7 +224,7 @@ class Output:
         if existed:
             try:
                 return str(uuid.UUID(json.loads(self._beside.read_text(encoding="utf-8"))["batch"]))
-            except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
                 pass
         batch = str(uuid.uuid4())
         with _new(self._beside) as file:

@@ -63,7 +63,7 @@ class CacheEntry:
             files, source = manifest["files"].items(), manifest["source"]
         except (FileNotFoundError, NotADirectoryError):
             return "it is not there" if not self.directory.is_dir() else "its manifest is missing"
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return "its manifest is damaged"
         if source != self.source:
             return "it was made by another version"

@@ -58,7 +58,7 @@ def read_header(header: bytes) -> list[StoredTensor]:
     try:
         entries = json.loads(header)
         return [_tensor(name, entry) for name, entry in entries.items() if name != "__metadata__"]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise FitError(f"the header of a safetensors file is broken: {error}") from error
 
 
@@ -104,7 +104,7 @@ def index_files(index: bytes) -> list[str]:
     """
     try:
         return sorted(set(json.loads(index)["weight_map"].values()))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise FitError(f"{INDEX} is broken: {error!r}") from error
 
 
@@ -112,6 +112,6 @@ def index_total(index: bytes) -> int | None:
     """Bytes of all tensors, as the index says."""
     try:
         total = json.loads(index)["metadata"]["total_size"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return None
     return int(total) if isinstance(total, int | float) and total > 0 else None

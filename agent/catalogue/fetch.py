@@ -133,7 +133,7 @@ def _longest(path: Path, config: Mapping[str, Any]) -> int | None:
 def _read_json(data: bytes, where: str) -> dict[str, Any]:
     try:
         value = json.loads(data)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise FitError(f"{where} is broken JSON: {error}") from error
     if not isinstance(value, dict):
         raise FitError(f"{where} should be a JSON object, and is a {type(value).__name__}")

@@ -61,6 +61,9 @@ class EngineConfig:
         except TypeError as error:
             msg = f"engine arguments must be plain JSON values, got {given!r}: {error}"
             raise ConfigurationError(msg) from error
+        except (ValueError, RecursionError) as error:
+            msg = f"engine arguments must be plain JSON values, and one is nested too deeply ({error})"
+            raise ConfigurationError(msg) from error
         return cls(
             _checked_model(os.fspath(model)), tool_parser, reasoning_parser, chat_template, force, text
         )
@@ -101,7 +104,7 @@ def configured_context(model: str) -> int | None:
     """Return ``max_position_embeddings`` of a local model directory; None where it cannot be read."""
     try:
         config = json.loads((Path(model).expanduser() / "config.json").read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     text = (config.get("text_config") or config) if isinstance(config, dict) else None
     limit = text.get("max_position_embeddings") if isinstance(text, dict) else None

@@ -73,7 +73,11 @@ def split_flags(words: Sequence[str]) -> list[Flag]:
 
 
 def engine_arguments(flags: Sequence[Flag]) -> dict[str, Any]:
-    """The flags as arguments of ``vllm.EngineArgs``, with numbers and JSON read as such."""
+    """The flags as arguments of ``vllm.EngineArgs``, with numbers and JSON read as such.
+
+    Raises:
+        ConfigurationError: A value is JSON that nothing can read.
+    """
     arguments: dict[str, Any] = {}
     for flag in flags:
         if "." in flag.word:  # a part of a JSON argument
@@ -81,7 +85,7 @@ def engine_arguments(flags: Sequence[Flag]) -> dict[str, Any]:
             whole = arguments.get(name)
             arguments[name] = {**(whole if isinstance(whole, dict) else {}), part: flag.values}
         elif flag.values:
-            values = [_value(value) for value in flag.values]
+            values = [_value(flag, value) for value in flag.values]
             arguments[flag.name] = values[0] if len(values) == 1 else values
         elif flag.name.startswith("no_"):
             arguments[flag.name.removeprefix("no_")] = False
@@ -192,10 +196,12 @@ def _check_values(flag: Flag, entry: Mapping[str, Any]) -> None:
                 raise ConfigurationError(f"{flag.word} {value}: must be {what}") from error
 
 
-def _value(text: str) -> Any:
+def _value(flag: Flag, text: str) -> Any:
     for read in (json.loads, int, float):  # JSON knows neither .9 nor 02
         try:
             return read(text)
         except ValueError:
             continue
+        except RecursionError as error:
+            raise ConfigurationError(f"{flag.word} is given JSON that is nested too deeply") from error
     return text

@@ -17,6 +17,7 @@ TAKEN = [
     ["-tp", "2", "-pp", "2", "-dp", "2", "--quantization", "awq", "--dtype", "bfloat16"],
     ["--kv-cache-dtype", "fp8", "--trust-remote-code", "--seed", "-1"],
     ["--max_model_len", "auto", "--no-enable-prefix-caching", "-O3"],
+    ["--max-num-seqs", "1_000", "--gpu-memory-utilization", "infinity"],
     ["--compilation-config.mode", "3", "--hf-overrides", '{"a": 1}'],
     ["--served-model-name", "a", "b", "--enable-lora", "--lora-modules", "x=/y"],
     ["--tool-call-parser", "hermes", "--enable-auto-tool-choice"],

@@ -131,7 +131,7 @@ class Connection:
             return response.json() if response.content else None
         except httpx.HTTPError as error:
             raise self._lost(error) from error
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise RefusedError(response.status_code, f"no JSON but {_short(response.text)!r}") from error
         finally:
             await response.aclose()
@@ -275,7 +275,7 @@ def _said(response: httpx.Response) -> str:
     """Find the message in an error's body: servers put it in several places."""
     try:
         body: Any = response.json()
-    except ValueError:
+    except (ValueError, RecursionError):
         return _short(response.text) or response.reason_phrase
     for key in ("error", "message", "detail"):
         if isinstance(body, dict) and body.get(key):

@@ -298,7 +298,7 @@ class RemoteEngine:
     def _parsed(self, data: str) -> Response:
         try:
             chunk = json.loads(data)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise self._strange(data) from error
         if not isinstance(chunk, dict):
             raise self._strange(data)

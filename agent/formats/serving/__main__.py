@@ -57,7 +57,7 @@ def control_tokens_of(model: Path) -> tuple[str, ...]:
     """Return the control tokens that the tokenizer's files in a model's directory name."""
     special, added = set[str](), set[str]()
     for name in ("tokenizer.json", "tokenizer_config.json"):
-        with suppress(OSError, ValueError):
+        with suppress(OSError, ValueError, RecursionError):
             known = json.loads((model / name).read_text(encoding="utf-8"))
             records = [
                 *(known.get("added_tokens") or ()),
@@ -75,7 +75,7 @@ def own_template(model: Path) -> str | None:
         return file.read_text(encoding="utf-8")
     try:
         found = json.loads((model / "tokenizer_config.json").read_text(encoding="utf-8")).get("chat_template")
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     if isinstance(found, list):  # several, by name
         found = {one["name"]: one["template"] for one in found}.get("default")

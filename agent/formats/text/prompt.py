@@ -155,7 +155,7 @@ def _plain(flat: Sequence[Message]) -> list[Message]:
 
 def _line(name: str, arguments: str) -> str:
     """Write a call as the grammar does, so that the prompt equals what was generated."""
-    with suppress(ValueError):  # a call that was broken is shown as it was
+    with suppress(ValueError, RecursionError):  # a call that was broken is shown as it was
         arguments = json.dumps(json.loads(arguments or "{}"), ensure_ascii=False)
     return f'{MARKER} {{"name": {json.dumps(name, ensure_ascii=False)}, "arguments": {arguments}}}'
 

@@ -13,6 +13,7 @@ import pytest
 from hub_double import Hub, safetensors, serving_hub
 
 from agent import plan_fit
+from agent.catalogue.checkpoint import index_files, read_header
 from agent.catalogue.fetch import find_source
 from agent.errors import FitError, ModelNotFoundError
 
@@ -202,6 +203,12 @@ def test_what_is_missing_or_odd_in_a_config_is_named(
 def test_broken_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(FitError, match=r"config\.json is broken JSON"):
         plan_fit(directory(tmp_path / "a", '{"hidden_size": '))
+    with pytest.raises(FitError, match=r"config\.json is broken JSON"):
+        plan_fit(directory(tmp_path / "f", "[" * 100_000))
+    with pytest.raises(FitError, match=r"header of a safetensors file is broken"):
+        read_header(b"[" * 100_000)
+    with pytest.raises(FitError, match=r"index\.json is broken"):
+        index_files(b"[" * 100_000)
     with pytest.raises(FitError, match="should be a JSON object"):
         plan_fit(directory(tmp_path / "b", "[1]"))
     with pytest.raises(FitError, match=r"model\.safetensors.*no safetensors file"):

@@ -279,7 +279,10 @@ def test_lines_may_be_added_and_others_may_not_change(files: Files, terminal: Te
     assert files.out.read_bytes() == before
 
 
-@pytest.mark.parametrize("content", ["hello", "hello\n", '{"id": 1, "question": "Hi"}', "[1]\n"])
+DEEP = pytest.param(f'{{"line": {"[" * 100_000}\n', id="deep")
+
+
+@pytest.mark.parametrize("content", ["hello", "hello\n", '{"id": 1, "question": "Hi"}', "[1]\n", DEEP])
 def test_a_file_that_is_no_output_is_left_alone(files: Files, terminal: Terminal, content: str) -> None:
     files.write(*questions(1))
     terminal.script(echo)

@@ -430,6 +430,12 @@ def test_render_names_what_is_missing() -> None:
 # -- answers that are none ----------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("status", [200, 400])
+def test_an_answer_that_is_nested_too_deeply(status: int) -> None:
+    with talking(lambda call: Answer(iter([b"[" * 100_000]), status=status)) as (engine, _):
+        assert "[[[" in str(failure(engine))
+
+
 @pytest.mark.parametrize("body", [[], {"choices": None}, {"object": "error"}, "text"])
 def test_an_answer_in_no_known_form(body: Any) -> None:
     with talking(Answer(body)) as (engine, _):
@@ -448,8 +454,9 @@ def test_an_answer_in_no_known_form(body: Any) -> None:
         ([chunk("Hel"), b'data: {"error": "bad"}\n\n'], False, EngineError),
         ([chunk("Hel"), b"data: {half\n\n"], False, EngineError),
         ([chunk("Hel"), b"data: 7\n\n"], False, EngineError),
+        ([chunk("Hel"), b"data: " + b"[" * 100_000 + b"\n\n"], False, EngineError),
     ],
-    ids=["cut", "ended early", "refused", "failed", "plain error", "no JSON", "no object"],
+    ids=["cut", "ended early", "refused", "failed", "plain error", "no JSON", "no object", "deep"],
 )
 def test_a_stream_that_breaks(parts: list[bytes], cut: bool, kind: type) -> None:
     with talking(lambda call: Answer(iter(parts), cut=cut)) as (engine, _):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from agent.formats.spans import content_span
 from agent.formats.text.prompt import answer_prompt, call_prompt
 
@@ -110,10 +112,11 @@ def test_examples_are_shown_where_a_tool_takes_one_text() -> None:
     assert all("TOOL_CALL: {" in message["content"] for message in examples[1::2])
 
 
-def test_a_broken_call_is_shown_as_it_was() -> None:
-    broken = {"id": "1", "type": "function", "function": {"name": "add", "arguments": '{"a": 1'}}
+@pytest.mark.parametrize("arguments", ['{"a": 1', pytest.param("[" * 100_000, id="deep")])
+def test_a_broken_call_is_shown_as_it_was(arguments: str) -> None:
+    broken = {"id": "1", "type": "function", "function": {"name": "add", "arguments": arguments}}
     [_, message] = call_prompt([{"role": "assistant", "content": "Well.", "tool_calls": [broken]}], [ADD])
-    assert message["content"] == 'Well.\nTOOL_CALL: {"name": "add", "arguments": {"a": 1}'
+    assert message["content"] == f'Well.\nTOOL_CALL: {{"name": "add", "arguments": {arguments}}}'
 
 
 def test_the_span_of_a_content() -> None:

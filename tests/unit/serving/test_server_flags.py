@@ -47,6 +47,11 @@ def test_numbers_are_read_as_vllm_reads_them(word: str, value: Any) -> None:
     assert (read, type(read)) == (value, type(value))
 
 
+def test_a_value_that_is_nested_too_deeply_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="--hf-overrides is given JSON that is nested too deeply"):
+        engine_arguments(split_flags(["--hf-overrides", "[" * 100_000]))
+
+
 def test_flags_become_engine_arguments() -> None:
     words = "--max-model-len 4096 -tp 2 --enforce-eager --no-enable-prefix-caching --seed=-1 --max_num_seqs 8"
     assert engine_arguments(split_flags(words.split())) == {
