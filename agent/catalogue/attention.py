@@ -81,14 +81,14 @@ def layer_caches(shape: Shape, options: CacheOptions) -> list[LayerCache]:
 def _attention_caches(shape: Shape, options: CacheOptions) -> list[LayerCache]:
     if shape.mla:
         return [_latent_cache(shape, options)] * shape.layers
-    wide = shape.text.get("global_head_dim")
-    wide_heads = shape.text.get("num_global_key_value_heads") or shape.kv_heads
+    wide = shape.size("global_head_dim", 0)
+    wide_heads = shape.size("num_global_key_value_heads", 0) or shape.kv_heads
     # Gemma 3n and 4: the last layers read the cache of earlier ones and have none of their own.
-    kinds = shape.kinds[: shape.layers - (shape.text.get("num_kv_shared_layers") or 0)]
+    kinds = shape.kinds[: shape.layers - shape.size("num_kv_shared_layers", 0)]
     caches = []
     for kind in kinds:
         if kind == ATTENTION and wide:
-            caches.append(_attention_cache(CacheKind.FULL, wide_heads, int(wide), options, 0))
+            caches.append(_attention_cache(CacheKind.FULL, wide_heads, wide, options, 0))
         else:
             window = 0 if kind == ATTENTION else shape.window
             caches.append(_attention_cache(_KINDS[kind], shape.kv_heads, shape.head_dim, options, window))

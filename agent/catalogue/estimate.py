@@ -180,7 +180,7 @@ def cache_of(case: Case) -> Cache:
         max_model_len=running.max_model_len,
         in_flight=batches * running.max_num_batched_tokens,
         states=_states(case),
-        encoder_tokens=max(running.max_num_batched_tokens, shape.text.get("max_source_positions") or 0),
+        encoder_tokens=max(running.max_num_batched_tokens, shape.size("max_source_positions", 0)),
     )
     return divide(layer_caches(shape, options), demand)
 

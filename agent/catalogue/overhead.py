@@ -88,7 +88,7 @@ def _inner(shape: Shape) -> int:
     chosen = shape.text.get("num_experts_per_tok")
     own = shape.text.get("moe_intermediate_size")
     if isinstance(chosen, int) and isinstance(own, int):
-        return max(chosen * own, shape.text.get("shared_intermediate_size") or 0)
+        return max(chosen * own, shape.size("shared_intermediate_size", 0))
     return shape.intermediate or 3 * shape.hidden
 
 

@@ -128,7 +128,7 @@ def _integers(given: Mapping[str, Any]) -> Quantization:
         given.get("bits") or given.get("w_bit"),
         given.get("group_size") or given.get("q_group_size"),
     )
-    if not isinstance(bits, int) or not isinstance(group, int):
+    if not isinstance(bits, int) or not isinstance(group, int) or bits < 1:
         raise FitError(f"the {method} quantisation in config.json needs `bits` and `group_size`")
     zeros = bits / 8 / group if group > 0 and not given.get("sym", False) else 0
     per_weight = bits / 8 + (2 / group + zeros if group > 0 else 0)
@@ -137,26 +137,30 @@ def _integers(given: Mapping[str, Any]) -> Quantization:
 
 def _floats(given: Mapping[str, Any]) -> Quantization:
     block = given.get("weight_block_size")
-    scales = 4 / (block[0] * block[1]) if isinstance(block, list) and len(block) == 2 else 0.0
+    sizes = block if isinstance(block, list) and len(block) == 2 else [0, 0]
+    scales = 4 / (sizes[0] * sizes[1]) if all(isinstance(each, int) and each > 0 for each in sizes) else 0.0
     return Quantization("fp8", 1 + scales, roles=_roles(given))
 
 
 def _compressed(given: Mapping[str, Any]) -> Quantization:
     """compressed-tensors: any number of groups of layers; the first says how weights are stored."""
-    groups = given.get("config_groups") or {}
-    weights = next((group.get("weights") for group in groups.values() if isinstance(group, Mapping)), None)
-    if not isinstance(weights, Mapping) or not isinstance(weights.get("num_bits"), int):
+    groups = given.get("config_groups")
+    kinds = list(groups.values()) if isinstance(groups, Mapping) else []
+    weights = next((group.get("weights") for group in kinds if isinstance(group, Mapping)), None)
+    bits = weights.get("num_bits") if isinstance(weights, Mapping) else None
+    if not isinstance(weights, Mapping) or not isinstance(bits, int) or bits < 1:
         raise FitError(
             "`quantization_config` says compressed-tensors, but no `config_groups` with `num_bits`"
         )
-    bits, group = weights["num_bits"], weights.get("group_size")
+    group = weights.get("group_size")
+    group = group if isinstance(group, int) and group > 0 else None
     cache = given.get("kv_cache_scheme")
     forced = "fp8" if isinstance(cache, Mapping) and cache.get("num_bits") == 8 else None
     if weights.get("type") == "float" and bits == 4:
         per_weight, name = KNOWN["nvfp4"].bytes_per_weight, "nvfp4"
     else:
         zeros = 0.0 if weights.get("symmetric", True) else bits / 8 / (group or 1)
-        per_weight = bits / 8 + (2 / group + zeros if isinstance(group, int) and group > 0 else 0)
+        per_weight = bits / 8 + (2 / group + zeros if group else 0)
         name = (
             f"w{bits}a16"
             if given.get("format") == "pack-quantized"
@@ -185,7 +189,8 @@ def _modelopt(given: Mapping[str, Any]) -> Quantization:
 
 def _roles(given: Mapping[str, Any]) -> frozenset[Role]:
     """What the checkpoint quantises, without what it lists as left out."""
-    left_out = " ".join(map(str, given.get("ignore") or given.get("modules_to_not_convert") or ()))
+    listed = given.get("ignore") or given.get("modules_to_not_convert")
+    left_out = " ".join(map(str, listed if isinstance(listed, list) else ()))
     roles = set(_PROJECTIONS)
     if "linear_attn" in left_out or "mamba" in left_out:
         roles.discard(Role.STATE)

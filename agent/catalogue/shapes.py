@@ -6,6 +6,7 @@ is not known here is refused: a guess would look like a fact.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +26,7 @@ _LAYER_NAMES = {
 }
 _TEXT_PARTS = ("text_config", "llm_config", "language_config", "thinker_config")
 _ENCODERS = ("bert", "roberta", "xlm-roberta", "distilbert", "modernbert", "nomic_bert", "new", "electra")
+_MOST_LAYERS = 10_000
 _RESERVED_POSITIONS = ("roberta", "xlm-roberta")  # two positions are padding: 514 hold 512 tokens
 # Kinds of layers that have their own arithmetic nowhere in this package.
 _UNKNOWN_MARKS = (
@@ -99,7 +101,7 @@ class Shape:
         """A number of the language part's configuration.
 
         Raises:
-            FitError: It is missing and there is no default, or it is no number.
+            FitError: It is missing and there is no default, or it is no whole number, or less than zero.
         """
         value = self.text.get(name)
         if value is None and default is not None:
@@ -123,10 +125,8 @@ def read_shape(config: Config) -> Shape:
     heads = _first(text, "num_attention_heads", "n_head", "n_heads", "decoder_attention_heads")
     hidden = _first(text, "hidden_size", "n_embd", "dim", "d_model")
     count = _first(text, "num_hidden_layers", "n_layer", "n_layers", "decoder_layers")
-    if min(hidden, heads, count) <= 0:
-        raise FitError(
-            "config.json has a size of zero or less: hidden_size, heads and layers must be positive"
-        )
+    if count > _MOST_LAYERS:
+        raise FitError(f"config.json has {count} layers, and no model has so many")
     kinds, window = _layer_kinds(text, model_type, count)
     encoder_only = model_type in _ENCODERS or text.get("is_causal") is False
     limit = _limit(text, model_type)
@@ -177,11 +177,9 @@ def _refuse_unknown_layers(text: Config, architecture: str) -> None:
 
 def _layer_kinds(text: Config, model_type: str, count: int) -> tuple[tuple[str, ...], int]:
     """The kind of each layer, and how far local ones look back."""
-    window = text.get("sliding_window") or 0
+    window = _optional(text, "sliding_window", least=0) or 0
     if model_type.startswith("qwen2") and not text.get("use_sliding_window"):
         window = 0
-    if not isinstance(window, int):
-        raise FitError(f"`sliding_window` is {window!r}, and should be a number of tokens")
     names = text.get("layer_types")
     if isinstance(names, list):
         unknown = sorted({str(name) for name in names} - set(_LAYER_NAMES))
@@ -191,8 +189,8 @@ def _layer_kinds(text: Config, model_type: str, count: int) -> tuple[tuple[str, 
         kinds = tuple(_LAYER_NAMES[name] for name in names)
         if text.get("mamba_n_heads"):  # newer configurations call Mamba a linear attention too
             kinds = tuple(MAMBA if kind == LINEAR else kind for kind in kinds)
-        return kinds, text.get("attention_chunk_size") or window
-    if interval := text.get("full_attention_interval"):
+        return kinds, _optional(text, "attention_chunk_size", least=0) or window
+    if interval := _optional(text, "full_attention_interval", least=0):
         return tuple(ATTENTION if (i + 1) % interval == 0 else LINEAR for i in range(count)), window
     pattern = text.get("sliding_window_pattern") or {"gemma2": 2, "gemma3_text": 6, "cohere2": 4}.get(
         model_type
@@ -210,7 +208,9 @@ def _kv_heads(text: Config, heads: int) -> int:
 
 
 def _intermediate(text: Config, hidden: int) -> int:
-    found = _optional(text, "intermediate_size", "ffn_dim", "n_inner", "hidden_dim", "decoder_ffn_dim")
+    found = _optional(
+        text, "intermediate_size", "ffn_dim", "n_inner", "hidden_dim", "decoder_ffn_dim", least=0
+    )
     return 4 * hidden if found is None else found
 
 
@@ -218,6 +218,10 @@ def _rope(text: Config) -> tuple[str, Config]:
     rope = text.get("rope_scaling") or text.get("rope_parameters") or {}
     if not isinstance(rope, Mapping):
         raise FitError(f"`rope_scaling` in config.json is {rope!r}, and should be an object")
+    for name in ("factor", "original_max_position_embeddings"):
+        value = rope.get(name)
+        if value is not None and not (isinstance(value, int | float) and 0 < value < math.inf):
+            raise FitError(f"`{name}` of `rope_scaling` is {value!r}, and should be a number above zero")
     return str(rope.get("rope_type") or rope.get("type") or "default"), rope
 
 
@@ -225,7 +229,7 @@ def _original_context(text: Config) -> int | None:
     """Where a long context makes short ones worse, vLLM takes the short one unless it is told otherwise."""
     original = text.get("original_max_position_embeddings")
     stretched = _rope(text)[0] in ("longrope", "su") and original is not None
-    return _number("original_max_position_embeddings", original) if stretched else None
+    return _number("original_max_position_embeddings", original, least=1) if stretched else None
 
 
 def _limit(text: Config, model_type: str) -> int:
@@ -238,6 +242,8 @@ def _limit(text: Config, model_type: str) -> int:
     stretches = kind not in ("default", "llama3", "yarn", "longrope", "su", "deepseek_yarn", "mrope")
     if stretches and "gemma3" not in model_type:
         length = int(length * (rope.get("factor") or 1))
+    if length < 1:
+        raise FitError("the positions in config.json (`max_position_embeddings`) hold no token")
     return length
 
 
@@ -271,18 +277,21 @@ def _first(text: Config, *names: str) -> int:
     return found
 
 
-def _optional(text: Config, *names: str) -> int | None:
+def _optional(text: Config, *names: str, least: int = 1) -> int | None:
     for name in names:
         if text.get(name) is not None:
-            return _number(name, text[name])
+            return _number(name, text[name], least=least)
     return None
 
 
-def _number(name: str, value: Any) -> int:
+def _number(name: str, value: Any, *, least: int = 0) -> int:
     if value is None:
         raise FitError(f"config.json has no `{name}`, without which the model's size is unknown")
     if isinstance(value, list) and value and all(isinstance(each, int) for each in value):
-        return int(max(value))
-    if isinstance(value, bool) or not isinstance(value, int | float) or value != int(value):
+        value = max(value)
+    whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
+    if isinstance(value, bool) or not whole:
         raise FitError(f"`{name}` in config.json is {value!r}, and should be a whole number")
+    if value < least:
+        raise FitError(f"`{name}` in config.json is {value!r}, and should be {least} or more")
     return int(value)

@@ -169,8 +169,8 @@ def _norm(size: int, family: Family, count: int) -> Tensor:
 
 def _attention(shape: Shape, family: Family, tp: int, *, wide: bool) -> Iterator[Tensor]:
     dim, kv_heads = shape.head_dim, shape.kv_heads
-    if wide and (given := shape.text.get("global_head_dim")):  # Gemma 4
-        dim, kv_heads = int(given), shape.text.get("num_global_key_value_heads") or kv_heads
+    if wide and (given := shape.size("global_head_dim", 0)):  # Gemma 4
+        dim, kv_heads = given, shape.size("num_global_key_value_heads", 0) or kv_heads
     heads, kv = shape.heads // tp, max(1, kv_heads // tp)
     gate = heads if shape.model_type.startswith(("qwen3_5", "qwen3_next")) else 0  # of the output
     rows = (heads + gate + 2 * kv) * dim
@@ -196,7 +196,7 @@ def _latent_attention(shape: Shape, tp: int) -> Iterator[Tensor]:
     heads = shape.heads // tp
     rank, rope = shape.size("kv_lora_rank"), shape.size("qk_rope_head_dim")
     nope, value = shape.size("qk_nope_head_dim"), shape.size("v_head_dim")
-    query_rank = shape.text.get("q_lora_rank")
+    query_rank = shape.size("q_lora_rank", 0)
     if query_rank:
         yield Tensor(Role.LINEAR, (query_rank + rank + rope) * shape.hidden)
         yield Tensor(Role.SMALL, query_rank)
@@ -240,9 +240,9 @@ def _mamba2(shape: Shape, tp: int) -> Iterator[Tensor]:
 
 
 def _mlp(shape: Shape, family: Family, tp: int, index: int) -> Iterator[Tensor]:
-    experts = next((int(shape.text[name]) for name in _ROUTED if shape.text.get(name)), 0)
-    dense = index < (shape.text.get("first_k_dense_replace") or 0)
-    shared = shape.text.get("shared_intermediate_size")
+    experts = next((found for name in _ROUTED if (found := shape.size(name, 0))), 0)
+    dense = index < shape.size("first_k_dense_replace", 0)
+    shared = shape.size("shared_intermediate_size", 0)
     if not experts or dense:
         yield from _dense(shape, family, (shared or shape.intermediate) // tp)
         return
@@ -254,11 +254,11 @@ def _mlp(shape: Shape, family: Family, tp: int, index: int) -> Iterator[Tensor]:
         yield Tensor(Role.SMALL, experts * (2 * own + shape.hidden) + experts)
     if shape.model_type == "deepseek_v3":
         yield Tensor(Role.SMALL, experts, width=4)
-    together = shape.text.get("n_shared_experts")
-    shared = shared or shape.text.get("shared_expert_intermediate_size") or (together or 0) * own * tp
+    beside = shape.size("shared_expert_intermediate_size", 0)
+    shared = shared or beside or shape.size("n_shared_experts", 0) * own * tp
     if shared:
         yield from _dense(shape, family, shared // tp)
-    if shape.text.get("shared_expert_intermediate_size"):
+    if beside:
         yield Tensor(Role.SMALL, shape.hidden)
     if shape.model_type == "gemma4_text":  # a dense MLP beside the experts
         yield from _dense(shape, family, shape.intermediate // tp)

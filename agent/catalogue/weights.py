@@ -168,7 +168,7 @@ def rotary_bytes(shape: Shape, width: int) -> int:
         return 0
     dim = shape.size("qk_rope_head_dim") if shape.mla else shape.head_dim
     share = shape.text.get("partial_rotary_factor")
-    dim = int(dim * share) if isinstance(share, int | float) and not shape.mla else dim
+    dim = int(dim * share) if isinstance(share, int | float) and 0 <= share <= 1 and not shape.mla else dim
     rope = shape.text.get("rope_scaling") or shape.text.get("rope_parameters") or {}
     kinds = 2 if shape.model_type.startswith(("gemma3", "gemma4")) else 1
     if str(rope.get("rope_type") or rope.get("type") or "") in ("longrope", "su"):

@@ -108,7 +108,7 @@ def configured_context(model: str) -> int | None:
         return None
     text = (config.get("text_config") or config) if isinstance(config, dict) else None
     limit = text.get("max_position_embeddings") if isinstance(text, dict) else None
-    return limit if isinstance(limit, int) else None
+    return limit if isinstance(limit, int) and limit > 0 else None
 
 
 def _checked_model(model: str) -> str:

@@ -12,7 +12,17 @@ from agent.errors import ConfigurationError
 
 
 @pytest.mark.parametrize(
-    "text", ["[]", "null", "7", '{"text_config": [1]}', "{", "", pytest.param("[" * 100_000, id="deep")]
+    "text",
+    [
+        "[]",
+        "null",
+        "7",
+        '{"text_config": [1]}',
+        "{",
+        "",
+        '{"max_position_embeddings": 0}',
+        pytest.param("[" * 100_000, id="deep"),
+    ],
 )
 def test_a_strange_configuration_is_left_to_vllm(tmp_path: Path, text: str) -> None:
     (tmp_path / "config.json").write_text(text)
