@@ -7,6 +7,7 @@ that cannot work. Both forms of schema are covered, Pydantic models and plain JS
 from __future__ import annotations
 
 import difflib
+import functools
 import json
 import re
 from collections.abc import Iterable, Mapping
@@ -20,6 +21,7 @@ from tools.errors import ToolInputError
 
 _SHOWN_VALUE = 80  # characters of a wrong value that are quoted back
 _SHOWN_PROBLEMS = 8
+_KNOWN_SCHEMAS = 256
 
 
 def tool_schema(tool: BaseTool) -> dict[str, Any]:
@@ -90,7 +92,7 @@ def without_foreign_patterns(schema: Any) -> Any:
 def _is_pattern(text: str) -> bool:
     try:
         re.compile(text)
-    except re.error:
+    except (re.error, OverflowError, RecursionError):  # the second for a count of many digits
         return False
     return True
 
@@ -123,19 +125,11 @@ def _pydantic_line(detail: Mapping[str, Any]) -> str:
 
 
 def _json_schema_problems(schema: dict[str, Any], arguments: Mapping[str, Any]) -> list[str]:
-    from jsonschema import Draft202012Validator
     from jsonschema.exceptions import SchemaError, best_match
-    from jsonschema.validators import validator_for
-    from referencing import Registry
     from referencing.exceptions import Unresolvable
 
-    kind, schema = validator_for(schema, default=Draft202012Validator), without_foreign_patterns(schema)
     try:
-        kind.check_schema(schema)
-        # An empty registry: a "$ref" in a foreign schema must not make us fetch an address.
-        found = sorted(
-            kind(schema, registry=Registry()).iter_errors(dict(arguments)), key=lambda error: error.json_path
-        )
+        found = sorted(_validator(schema).iter_errors(dict(arguments)), key=lambda error: error.json_path)
     except (SchemaError, Unresolvable) as error:
         return [f"the tool's own schema is broken ({str(error).splitlines()[0]}); this tool cannot be used"]
     problems = []
@@ -144,6 +138,31 @@ def _json_schema_problems(schema: dict[str, Any], arguments: Mapping[str, Any]) 
         where = ".".join(str(part) for part in deepest.absolute_path) or "arguments"
         problems.append(f"{where}: {_shorten(deepest.message, 300)}")
     return problems
+
+
+def _validator(schema: dict[str, Any]) -> Any:
+    """What checks arguments, kept for the next call: making it costs far more than using it."""
+    try:
+        text = json.dumps(schema)
+    except (TypeError, ValueError, RecursionError):  # written in Python, with what JSON does not know
+        return _new_validator(schema)
+    return _known_validator(text)
+
+
+@functools.lru_cache(maxsize=_KNOWN_SCHEMAS)
+def _known_validator(text: str) -> Any:
+    return _new_validator(json.loads(text))
+
+
+def _new_validator(schema: dict[str, Any]) -> Any:
+    from jsonschema import Draft202012Validator
+    from jsonschema.validators import validator_for
+    from referencing import Registry
+
+    kind, schema = validator_for(schema, default=Draft202012Validator), without_foreign_patterns(schema)
+    kind.check_schema(schema)
+    # An empty registry: a "$ref" in a foreign schema must not make us fetch an address.
+    return kind(schema, registry=Registry())
 
 
 def _signature(tool: BaseTool) -> str:

@@ -6,6 +6,7 @@ import pytest
 from langchain_core.tools import InjectedToolArg, StructuredTool, Tool
 from pydantic import BaseModel
 
+import tools.arguments as arguments_module
 from tools import ToolInputError, ToolRegistry, check_arguments, tool
 
 
@@ -135,6 +136,26 @@ def test_a_tool_of_one_text_takes_exactly_one_argument():
     echo = Tool(name="echo", func=lambda text: text, description="Echo.")
     check_arguments(echo, {"__arg1": "a"})
     assert "exactly one" in problem(echo, {})
+
+
+def test_a_schema_is_prepared_once_and_again_when_it_has_changed(monkeypatch):
+    prepared = []
+    make = arguments_module._new_validator
+    monkeypatch.setattr(arguments_module, "_new_validator", lambda one: prepared.append(one) or make(one))
+    schema = {"type": "object", "properties": {"once": {"type": "integer"}}}
+    made = StructuredTool.from_function(lambda **given: given, name="f", description="F.", args_schema=schema)
+    for _ in range(3):
+        assert "'x' is not of type 'integer'" in problem(made, {"once": "x"})
+    assert len(prepared) == 1
+    schema["properties"]["once"] = {"type": "string"}
+    check_arguments(made, {"once": "x"})
+    assert len(prepared) == 2
+
+
+def test_patterns_that_python_cannot_compile_forbid_nothing():
+    schema = {"type": "object", "properties": {"a": {"pattern": "a{99999999999}"}, "b": {"enum": [{1, 2}]}}}
+    made = StructuredTool.from_function(lambda **given: given, name="f", description="F.", args_schema=schema)
+    check_arguments(made, {"a": "b"})
 
 
 def test_patterns_that_only_other_languages_read():
