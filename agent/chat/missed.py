@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 from jsonschema.exceptions import SchemaError, ValidationError
 from jsonschema.protocols import Validator
 from jsonschema.validators import extend, validator_for
+from referencing import Registry
 
 from agent.chat.candidates import FoundCall
 from agent.chat.patterns import readable
@@ -101,7 +102,8 @@ def complaint(value: Any, schema: Any) -> str:
     that only other languages read.
     """
     try:
-        validator: Validator = _checker(validator_for(schema))(schema)
+        # An empty registry: jsonschema's own fetches what a reference names, from files and the network.
+        validator: Validator = _checker(validator_for(schema))(schema, registry=Registry())
         problem = next(iter(validator.iter_errors(value)), None)
     except RecursionError:
         return "it is nested too deeply to be checked"

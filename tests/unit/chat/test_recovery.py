@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.chat.candidates import OPENERS
+from agent.chat.missed import complaint
 from agent.chat.recovery import Recovery, recover, recover_from_reasoning
 
 
@@ -33,6 +35,15 @@ def found(text: str) -> tuple[str, list[tuple[str, Any]]]:
     rest, calls = recover(text, TOOLS)
     assert not [call for call in calls if call.error], calls
     return rest, [(str(call.name), json.loads(call.arguments)) for call in calls]
+
+
+def test_references_of_a_schema_are_not_fetched(tmp_path: Path) -> None:
+    other = tmp_path / "other.json"
+    other.write_text('{"type": "integer"}')
+    away = {"properties": {"a": {"$ref": other.as_uri()}}}
+    here = {"properties": {"a": {"$ref": "#/$defs/n"}}, "$defs": {"n": {"type": "integer"}}}
+    assert not complaint({"a": "x"}, away)
+    assert complaint({"a": "x"}, here) == "a: 'x' is not of type 'integer'"
 
 
 @pytest.mark.parametrize(
