@@ -87,7 +87,8 @@ class RemoteEngine:
         info: EngineInfo | None = None,
         loop: EngineLoop | None = None,
     ) -> None:
-        if timeout <= 0 or max_retries < 0:
+        waits = isinstance(timeout, int | float) and timeout > 0  # NaN is not
+        if not waits or not isinstance(max_retries, int) or max_retries < 0:
             msg = f"timeout must be above 0 and max_retries at least 0, got {timeout!r} and {max_retries!r}"
             raise ConfigurationError(msg)
         self._connection = Connection(

@@ -94,7 +94,14 @@ def test_an_address_that_is_none_is_refused(address: Any) -> None:
         RemoteEngine(address)
 
 
-@pytest.mark.parametrize("options", [{"timeout": 0}, {"timeout": -1}, {"max_retries": -1}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        *({"timeout": value} for value in (0, -1, float("nan"), "5", None)),
+        *({"max_retries": value} for value in (-1, 1.5, float("nan"), "5", None)),
+    ],
+    ids=str,
+)
 def test_numbers_out_of_range_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError, match="timeout"):
         RemoteEngine("http://localhost", **options)
