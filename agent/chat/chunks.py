@@ -12,7 +12,7 @@ from langchain_core.outputs import ChatGenerationChunk
 
 from agent.chat.candidates import FoundCall
 from agent.chat.expected import Expected
-from agent.chat.responses import metadata, reasoning_of, usage_metadata
+from agent.chat.responses import identity_of, metadata, reasoning_of, usage_metadata
 from agent.engines.base import Response
 from agent.formats.json_text import JsonScanner, too_deep
 from agent.formats.text.reader import new_call_id
@@ -100,7 +100,7 @@ class ChunkConverter:
 
     def _call(self, call: Mapping[str, Any]) -> ToolCallChunk:
         function, index = call.get("function") or {}, self._place(call)
-        arguments, heads = function.get("arguments"), {"name": function.get("name"), "id": call.get("id")}
+        arguments, heads = function.get("arguments"), {"name": function.get("name"), "id": identity_of(call)}
         self._arguments[index] = self._arguments.get(index, "") + (arguments or "")
         told = self._told.setdefault(index, {})
         # LangChain would join what is said again.
@@ -112,7 +112,10 @@ class ChunkConverter:
 
     def _place(self, call: Mapping[str, Any]) -> int:
         """Return the number of the call that a piece belongs to: some servers give the same to all calls."""
-        index, heads = call["index"], {"id": call.get("id"), "name": (call.get("function") or {}).get("name")}
+        index, heads = (
+            call["index"],
+            {"id": identity_of(call), "name": (call.get("function") or {}).get("name")},
+        )
         place = self._places.setdefault(index, index)
         told = self._told.get(place, {})
         other = {key for key, value in heads.items() if value and told.get(key, value) != value}

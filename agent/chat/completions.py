@@ -53,12 +53,21 @@ def _info(choice: Mapping[str, Any], sampling: TextSampling) -> dict[str, Any]:
         info["finish_reason"] = reason
     if choice.get("stop_reason") is not None:
         info["stop_reason"] = choice["stop_reason"]
-    if logprobs := choice.get("logprobs"):
+    if logprobs := _logprobs(choice):
         if sampling.logprobs is not None:
             info["logprobs"] = {**logprobs, "top_logprobs": _likeliest(logprobs, sampling.logprobs)}
         if sampling.ranked:
             info["cumulative_logprob"] = sum(value or 0.0 for value in logprobs["token_logprobs"])
     return info
+
+
+def _logprobs(choice: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Return the log-probabilities; None where other software gives them in another form, as for chats."""
+    found = choice.get("logprobs")
+    known = isinstance(found, Mapping) and all(
+        isinstance(found.get(name), list) for name in ("tokens", "token_logprobs")
+    )
+    return found if known else None
 
 
 def _likelihood(generation: Generation) -> float:
@@ -71,11 +80,13 @@ def _likeliest(logprobs: Mapping[str, Any], count: int) -> list[dict[str, float]
     vLLM puts the chosen token first and counts it in, or not, as it happens to be among the likeliest.
     """
     kept = []
-    alternatives = logprobs.get("top_logprobs") or ()
+    told = logprobs.get("top_logprobs")
+    alternatives = told if isinstance(told, list) else ()
     for token, chosen, others in zip(
         logprobs["tokens"], logprobs["token_logprobs"], alternatives, strict=False
     ):
-        best = sorted((others or {}).items(), key=lambda item: item[1], reverse=True)[:count]
+        known = others if isinstance(others, Mapping) else {}
+        best = sorted(known.items(), key=lambda item: item[1], reverse=True)[:count]
         kept.append({**dict(best), token: chosen})
     return kept
 

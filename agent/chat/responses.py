@@ -86,9 +86,15 @@ def parse_call(call: Mapping[str, Any], *, truncated: bool) -> ToolCall | Invali
             problem = f"{_CUT}{problem}"
     if problem:
         return InvalidToolCall(
-            type="invalid_tool_call", name=name, args=text, id=call.get("id"), error=problem
+            type="invalid_tool_call", name=name, args=text, id=identity_of(call), error=problem
         )
-    return ToolCall(type="tool_call", name=name, args=arguments, id=call.get("id"))
+    return ToolCall(type="tool_call", name=name, args=arguments, id=identity_of(call))
+
+
+def identity_of(call: Mapping[str, Any]) -> str | None:
+    """Return the id of a call: some servers number their calls."""
+    identity = call.get("id")
+    return identity if isinstance(identity, str | None) else str(identity)
 
 
 _CUT = "the answer was cut off at its token limit: "

@@ -217,6 +217,16 @@ def test_counts_that_are_none_cost_no_answer(name: str, broken: Any) -> None:
     )
 
 
+@pytest.mark.parametrize("arguments", ["{}", "{"])
+def test_the_number_of_a_call_is_its_id(arguments: str) -> None:
+    call = {**wire_call(arguments), "id": 7, "index": 0}
+    [whole] = chat_result({"choices": [{"message": {"tool_calls": [call]}}]}).generations
+    [chunk] = ChunkConverter().convert({"choices": [{"delta": {"tool_calls": [call]}}]})
+    assert isinstance(whole.message, AIMessage)
+    assert [one["id"] for one in (*whole.message.tool_calls, *whole.message.invalid_tool_calls)] == ["7"]
+    assert [one["id"] for one in chunk.message.tool_call_chunks] == ["7"]  # type: ignore[attr-defined]
+
+
 def test_parse_call_takes_no_arguments_for_an_empty_object() -> None:
     assert parse_call(wire_call(""), truncated=False)["args"] == {}
 

@@ -233,6 +233,32 @@ def test_an_end_that_a_stream_tells_twice_is_one(monkeypatch: pytest.MonkeyPatch
     assert (whole.generation_info["finish_reason"], whole.generation_info["stop_reason"]) == ("stop", ".")
 
 
+@pytest.mark.parametrize(
+    "logprobs",
+    [
+        {"content": [{"token": "a", "logprob": -1.0}]},  # of llama.cpp
+        {"tokens": ["a"], "token_logprobs": None},
+        "a",
+    ],
+)
+def test_log_probabilities_in_another_form_cost_no_answer(logprobs: Any) -> None:
+    answer = {"choices": [{"index": 0, "text": "a", "finish_reason": "stop", "logprobs": logprobs}]}
+    for sampling in TextSampling(logprobs=1), TextSampling(best_of=2):
+        [generation] = generations(answer, sampling)
+        [chunk] = generation_chunks(answer, sampling)
+        assert generation.text == chunk.text == "a"
+        assert generation.generation_info == chunk.generation_info == {"finish_reason": "stop"}
+
+
+@pytest.mark.parametrize("alternatives", [None, 5, [None], ["a"]])
+def test_alternatives_in_another_form_are_left_out(alternatives: Any) -> None:
+    told = {"tokens": ["a"], "token_logprobs": [-1.0], "top_logprobs": alternatives}
+    [generation] = generations({"choices": [{"text": "a", "logprobs": told}]}, TextSampling(logprobs=1))
+    assert generation.generation_info is not None
+    kept = generation.generation_info["logprobs"]["top_logprobs"]
+    assert kept == ([{"a": -1.0}] if isinstance(alternatives, list) else [])
+
+
 async def test_events_tell_of_the_tokens() -> None:
     model, _ = scripted("Red and green.")
     events = [event async for event in model.astream_events("Hi", version="v2")]
