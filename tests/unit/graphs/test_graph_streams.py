@@ -115,7 +115,7 @@ def test_events_arrive_while_the_tool_is_still_running():
     @tool
     def wait() -> str:
         """Wait until the reader has seen the start."""
-        return "seen" if go_on.wait(timeout=20) else "nobody was told"
+        return "seen" if go_on.wait(timeout=60) else "nobody was told"
 
     graph = build_react_graph(model=ScriptedModel(script=[calls(("wait", {})), "ok"]), tools=[wait])
     last = None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 from typing import Any
 
 import pytest
@@ -386,9 +385,7 @@ async def test_cancelling_a_run_stops_an_async_tool_soon():
     graph, _ = build([calls(("forever", {})), "ok"], tools=[forever])
     task = asyncio.create_task(graph.ainvoke({"messages": "go"}, {"configurable": {"thread_id": "1"}}))
     await asyncio.wait_for(began.wait(), 60)
-    started = time.monotonic()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
-        await task
+        await asyncio.wait_for(task, 60)  # far less than the tool takes by itself
     assert stopped.is_set()
-    assert time.monotonic() - started < 10

@@ -66,11 +66,7 @@ async def test_a_body_runs_elsewhere_and_its_result_comes_back():
 
 
 async def test_a_wait_that_no_thread_could_be_got_out_of_is_ended_with_its_children(tmp_path):
-    began = time.monotonic()
-    assert (await acall(where, request(where, word="here"))).ok
-    enough = 2 + 5 * (time.monotonic() - began)  # by then, here, the body has begun
-
-    @tool(policy=ToolPolicy(isolation="process", timeout=enough))
+    @tool
     def hang(folder: str) -> None:
         """Hang."""
         child = subprocess.Popen(["sleep", "300"])
@@ -78,10 +74,15 @@ async def test_a_wait_that_no_thread_could_be_got_out_of_is_ended_with_its_child
             file.write(f"{os.getpid()} {child.pid}")
         ctypes.CDLL(None).sleep(300)
 
-    outcome = await acall(hang, request(hang, folder=str(tmp_path)))
-    pids = [int(pid) for pid in (tmp_path / "pids").read_text().split()]
-    assert isinstance(outcome.error, ToolTimeoutError)
-    assert "it was stopped" in text_of(outcome)
+    pids: list[int] = []
+    for enough in (3, 12, 48):  # on a busy machine the body begins late
+        policy = ToolPolicy(isolation="process", timeout=enough)
+        outcome = await acall(hang, request(hang, folder=str(tmp_path)), policy=policy)
+        assert isinstance(outcome.error, ToolTimeoutError)
+        assert "it was stopped" in text_of(outcome)
+        if (tmp_path / "pids").exists():
+            pids = [int(pid) for pid in (tmp_path / "pids").read_text().split()]
+            break
     assert len(pids) == 2
     assert [await gone(pid) for pid in pids] == [True, True]
 

@@ -165,7 +165,7 @@ async def test_servers_of_the_older_protocol_send_their_changes_unasked():
 
 def test_a_call_that_was_never_sent_is_not_said_to_have_taken_effect(registry, port):
     with http_server(port):
-        registry.add_mcp(McpServer(name="web", url=f"http://127.0.0.1:{port}/mcp", timeout=10))
+        registry.add_mcp(McpServer(name="web", url=f"http://127.0.0.1:{port}/mcp", timeout=60))
         assert ask(registry, "web_add", a=2, b=3).ok
     ask(registry, "web_add", a=2, b=3)  # finds out that the server is gone
     said = ask(registry, "web_add", a=2, b=3).message.text

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import tempfile
 import threading
-import time
 
 import pytest
 from langchain_core.messages import ToolCall
@@ -117,15 +116,13 @@ async def test_modules_of_the_user_are_not_imported(tmp_path, monkeypatch):
 
 
 async def test_time_memory_and_output_are_limited():
-    began = time.monotonic()
     assert "longer than 1 s" in await text("import time; time.sleep(300)", timeout=1)
     assert "[It ended with status" in await text("while True: pass", cpu_seconds=1)
     assert "MemoryError" in await text("x = bytearray(10**9)", memory_mb=300)
     assert "MemoryError" in await text("x = 'a'\nwhile True: x += x", memory_mb=300)
-    assert "are kept.]" in await text("while True: print('x' * 1000)", timeout=3, max_output=1000)
+    assert "are kept.]" in await text("while True: print('x' * 1000)", cpu_seconds=1, max_output=1000)
     assert "[It ended with" in await text("open('big', 'wb').write(bytes(10**7))", file_mb=1)
     assert "OSError" in await text("files = [open('/dev/null') for _ in range(100)]")
-    assert time.monotonic() - began < 120
 
 
 async def test_data_of_the_user_may_be_read_and_not_changed(tmp_path):

