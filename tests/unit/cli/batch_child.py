@@ -1,7 +1,7 @@
 """``vllm-agent`` on a scripted model that calls ``step`` three times per question; made to be killed.
 
 Arguments: a directory, in which every run of the tool is noted, the seconds that one takes, then the command
-line.
+line. Once so many runs are noted as ``BATCH_HOLD`` says, a tool comes to no end any more.
 """
 
 from __future__ import annotations
@@ -22,13 +22,17 @@ from tools import ToolRegistry, tool
 HERE = Path(sys.argv.pop(1))
 SECONDS = float(sys.argv.pop(1))
 STEPS = 3
+HOLD = int(os.environ.get("BATCH_HOLD", "1000000"))
+RUNS = HERE / "runs.txt"
 
 
 @tool
 def step(question: str, number: int) -> str:
     """Do one step, once."""
     time.sleep(SECONDS)
-    file = os.open(HERE / "runs.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    while RUNS.exists() and len(RUNS.read_text().split()) >= HOLD:
+        time.sleep(0.05)
+    file = os.open(RUNS, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.write(file, f"{question.replace(' ', '-')}-{number}\n".encode())
     os.close(file)
     return f"did {number}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import pty
@@ -17,8 +18,9 @@ from typing import Any
 import pytest
 from cli_doubles import CALL, Terminal
 
+from agent import ChatVLLM
 from agent.cli.batch_view import BatchProgress
-from agent.engines import Reply
+from agent.engines import Reply, ScriptedEngine
 from agent.engines.base import Request
 from agent.errors import EngineDeadError, EngineStartError, RequestError
 
@@ -36,6 +38,21 @@ def later_first(request: Request) -> Reply:
     """Like :func:`echo`, the last question first."""
     number = int(str(request["messages"][-1]["content"]).rpartition(" ")[2])
     return Reply(echo(request), delay=0.05 * (6 - number))
+
+
+class LaterFirst(ScriptedEngine):
+    """Answers the first question only when all others have their line in a file."""
+
+    out = Path()
+    others = 0
+
+    async def chat(self, request: Request) -> Any:
+        first = echo(request).endswith("Number 1")
+        deadline = time.monotonic() + PATIENCE
+        while first and (not self.out.exists() or self.out.read_bytes().count(b"\n") < self.others):
+            assert time.monotonic() < deadline, "the others wait for the first"
+            await asyncio.sleep(0.01)
+        return await super().chat(request)
 
 
 class Files:
@@ -87,10 +104,15 @@ def test_every_line_gets_its_answer_messages_and_usage(files: Files, terminal: T
     assert not files.beside.exists()
 
 
-def test_answers_belong_to_their_lines_in_either_order(files: Files, terminal: Terminal) -> None:
+def test_answers_belong_to_their_lines_in_either_order(
+    files: Files, terminal: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
     files.write(*questions(5))
     for order in ("completed", "input"):
-        terminal.script(*[later_first] * 5)
+        engine = LaterFirst([echo], repeat=True)
+        engine.out, engine.others = files.out, 4
+        build_model = lambda settings, engine=engine, **_: ChatVLLM(engine=engine)  # noqa: E731
+        monkeypatch.setattr("agent.app.build_model", build_model)
         files.out.unlink(missing_ok=True)
         files.run("--order", order)
         found = {record["id"]: record["answer"] for record in files.records()}
@@ -304,15 +326,17 @@ def test_wrong_files_are_wrong_usage(files: Files) -> None:
 # -- whole processes ----------------------------------------------------------------------------------------
 
 
-def start(files: Files, *flags: str, seconds: float = 0.05) -> subprocess.Popen[str]:
+def start(files: Files, *flags: str, hold: int | None = None) -> subprocess.Popen[str]:
     """A batch whose model calls ``step`` three times a line, and whose tools note their runs.
 
     Args:
-        seconds: That a call takes: long enough for what is to be done while the batch runs.
+        hold: How many calls may end before none does any more: the batch is still at work then, however late
+            somebody comes to it.
     """
-    command = [sys.executable, str(CHILD), str(files.tasks.parent), str(seconds)]
+    command = [sys.executable, str(CHILD), str(files.tasks.parent), "0.05" if hold is None else "0.2"]
     command += ["batch", str(files.tasks), str(files.out), "--model", "scripted", *flags]
-    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    environment = os.environ | ({} if hold is None else {"BATCH_HOLD": str(hold)})
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
 
 
 def runs(files: Files) -> Sequence[str]:
@@ -333,7 +357,7 @@ def test_kill_9_at_any_moment_repeats_no_line_and_no_tool_call(files: Files, ter
     files.write(*questions(6))
     answered: list[str] = []
     for count in (2, 9):  # before the first answer, and between two
-        process = start(files, "--concurrency", "3", seconds=0.5)
+        process = start(files, "--concurrency", "3", hold=count + 4)
         wait_for(files, process, count)
         os.kill(process.pid, signal.SIGKILL)
         process.communicate(timeout=PATIENCE)
@@ -356,7 +380,7 @@ def test_a_signal_stops_a_batch_and_keeps_what_is_done(
     files: Files, number: signal.Signals, code: int
 ) -> None:
     files.write(*questions(6))
-    process = start(files, "--concurrency", "1", seconds=0.3)
+    process = start(files, "--concurrency", "1", hold=9)
     wait_for(files, process, 5)
     process.send_signal(number)
     _, said = process.communicate(timeout=PATIENCE)
@@ -373,7 +397,7 @@ def test_a_signal_stops_a_batch_and_keeps_what_is_done(
 
 def test_two_batches_on_one_output_at_once_are_refused(files: Files, terminal: Terminal) -> None:
     files.write(*questions(6))
-    process = start(files, "--concurrency", "1", seconds=1)
+    process = start(files, "--concurrency", "1", hold=2)
     wait_for(files, process, 1)
     terminal.script()
     files.run(code=1)

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from cli_doubles import Terminal
 
 CHILD = Path(__file__).with_name("cli_child.py")
 PATIENCE = 180.0
+LATE = 15.0
+"""Seconds in which a key that was pressed has its effect, if it has any."""
 _COLOURS = re.compile(rb"\x1b\[[0-9;?]*[a-zA-Z]")
 SLOW = {"content": "one two three", "delay": 300}
 CALL = {"tool_calls": [{"name": "calculator", "arguments": {"expression": "15 * 23"}}]}
@@ -58,6 +61,7 @@ class Chat:
 
     def __init__(self, script: Sequence[Any], *arguments: str) -> None:
         self._shown = b""
+        self._asked = Path(os.environ["VLLM_AGENT_HOME"]).with_name(f"asked-{uuid.uuid4().hex}")
         self._master, slave = pty.openpty()
         self._process = subprocess.Popen(
             command(script, "chat", *arguments),
@@ -65,7 +69,7 @@ class Chat:
             stdout=slave,
             stderr=slave,
             start_new_session=True,
-            env={**os.environ, "TERM": "xterm"},
+            env={**os.environ, "TERM": "xterm", "CLI_ASKED": str(self._asked)},
         )
         os.close(slave)
 
@@ -87,20 +91,36 @@ class Chat:
     def type(self, text: str) -> None:
         os.write(self._master, text.encode())
 
-    def interrupt(self) -> None:
-        """Press Ctrl-C, as late as a person would.
-
-        Readline has a blind moment before a prompt, and an answer is said to be made before it is asked for.
-        """
-        time.sleep(1.0)
+    def stop_answer(self, number: int) -> None:
+        """Press Ctrl-C while the model is asked for the so many-th time: "thinking" is shown before that."""
+        deadline = time.monotonic() + PATIENCE
+        while not self._asked.exists() or self._asked.stat().st_size < number:
+            assert time.monotonic() < deadline, f"the model was not asked: {self.screen!r}"
+            self._read()
         self.type("\x03")
+
+    def interrupt(self, shown: str) -> None:
+        """Press Ctrl-C at the prompt, again if nothing came of it: readline has a blind moment before one."""
+        time.sleep(1.0)  # as late as a person would, so that it is seldom pressed in vain
+        for _ in range(int(PATIENCE / LATE)):
+            self.type("\x03")
+            pressed = time.monotonic()
+            while shown.encode() not in self.screen and time.monotonic() < pressed + LATE:
+                self._read()
+            if shown.encode() in self.screen:
+                break
+        self.expect(shown)
 
     def leave(self, keys: str) -> int:
         self.type(keys)
-        deadline = time.monotonic() + PATIENCE
+        pressed = time.monotonic()
+        deadline = pressed + PATIENCE
         while self._process.poll() is None:
             assert time.monotonic() < deadline, f"it did not end: {self.screen!r}"
             self._read()
+            if keys == "\x03" and time.monotonic() > pressed + LATE:
+                self.type(keys)  # the blind moment
+                pressed = time.monotonic()
         self._read()
         return self._process.returncode
 
@@ -144,11 +164,11 @@ def test_ctrl_c_stops_an_answer_and_the_chat_goes_on(terminal: Terminal, chats: 
     chat.expect("> ")
     chat.type("Tell me a story\n")
     chat.expect("Tell me a story\r\n", "thinking")
-    chat.interrupt()
+    chat.stop_answer(1)
     chat.expect("stopped", "> ")
     chat.type("What is 15 * 23?\n")
     chat.expect("← 15 * 23 = 345", "thinking")
-    chat.interrupt()
+    chat.stop_answer(3)
     chat.expect("stopped", "> ")
     chat.type("Are you there?\n")
     chat.expect("Still here.", "> ")
@@ -168,12 +188,12 @@ def test_ctrl_c_twice_at_the_prompt_leaves(terminal: Terminal, chats: list[Chat]
     chat = Chat(["Hello."])
     chats.append(chat)
     chat.expect("> ")
-    chat.interrupt()
-    chat.expect("Ctrl-C again", "> ")
+    chat.interrupt("Ctrl-C again")
+    chat.expect("> ")
     chat.type("Hi\n")
     chat.expect("Hello.", "> ")
-    chat.interrupt()
-    chat.expect("Ctrl-C again", "> ")
+    chat.interrupt("Ctrl-C again")
+    chat.expect("> ")
     time.sleep(1.0)
     assert chat.leave("\x03") == 0
 
