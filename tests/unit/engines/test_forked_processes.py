@@ -17,7 +17,7 @@ models = [ChatVLLM(engine=ScriptedEngine(["one", "two"])), ChatVLLM(engine=Remot
 models[0].invoke("Hi")
 models[1].engine.loop.run(models[1].engine.aclose())
 if (child := os.fork()) == 0:
-    signal.alarm(10)
+    signal.alarm(100)
     for model in models:
         try:
             model.invoke("Hi")
@@ -34,7 +34,7 @@ print(os.waitpid(child, 0)[1], models[0].invoke("Hi").text)
 @pytest.mark.skipif(not hasattr(__import__("os"), "fork"), reason="this system forks no processes")
 def test_a_child_is_told_to_build_its_own() -> None:
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT], capture_output=True, text=True, timeout=60, check=True
+        [sys.executable, "-c", SCRIPT], capture_output=True, text=True, timeout=180, check=True
     )
     first, second, *rest = done.stdout.splitlines()
     assert first == second

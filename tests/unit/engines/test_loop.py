@@ -129,7 +129,7 @@ def test_an_iterator_runs_ahead_of_its_consumer(loop: EngineLoop) -> None:
 
     def consume() -> None:
         for item in loop.iterate(source.items()):
-            assert source.done.wait(10), "every item costs a crossing between threads"
+            assert source.done.wait(60), "every item costs a crossing between threads"
             items.append(item)
 
     with pytest.raises(KeyError, match="at the end"):
@@ -142,7 +142,7 @@ async def test_an_asynchronous_iterator_runs_ahead_of_its_consumer(loop: EngineL
 
     async def consume() -> None:
         async for item in loop.aiterate(source.items()):
-            assert source.done.wait(10), "every item costs a crossing between threads"
+            assert source.done.wait(60), "every item costs a crossing between threads"
             items.append(item)
 
     with pytest.raises(KeyError, match="at the end"):
@@ -152,7 +152,7 @@ async def test_an_asynchronous_iterator_runs_ahead_of_its_consumer(loop: EngineL
 
 def test_stop_ends_those_who_iterate(loop: EngineLoop) -> None:
     source = Source()
-    threading.Thread(target=lambda: (source.waiting.wait(10), loop.stop())).start()
+    threading.Thread(target=lambda: (source.waiting.wait(60), loop.stop())).start()
     with pytest.raises(EngineClosedError):
         list(loop.iterate(source.count()))
     assert source.closed.is_set()
@@ -162,7 +162,7 @@ def test_stop_ends_those_who_iterate(loop: EngineLoop) -> None:
 
 async def test_stop_ends_those_who_iterate_elsewhere(loop: EngineLoop) -> None:
     source = Source()
-    threading.Thread(target=lambda: (source.waiting.wait(10), loop.stop())).start()
+    threading.Thread(target=lambda: (source.waiting.wait(60), loop.stop())).start()
     with pytest.raises(EngineClosedError):
         async for _ in loop.aiterate(source.count()):
             pass
@@ -204,11 +204,11 @@ def test_stop_ends_those_who_wait(loop: EngineLoop) -> None:
     threads = [threading.Thread(target=catch, args=(call,)) for call in calls]
     for thread in threads:
         thread.start()
-    started.wait(10)
+    started.wait(60)
     loop.stop()
     loop.stop()
     for thread in threads:
-        thread.join(10)
+        thread.join(60)
     assert [type(error) for error in errors] == [EngineClosedError] * 2
     with pytest.raises(EngineClosedError):
         loop.run(name())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import threading
@@ -31,6 +32,14 @@ from agent.errors import (
 ASK = {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 3}
 WHOLE = {"id": "x", "choices": [{"index": 0, "message": {"content": "Hello"}, "finish_reason": "stop"}]}
 KEY = "sesame-open"
+PATIENCE = 60.0  # seconds; on an idle machine all of this takes milliseconds
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Idle connections stay, and are found to be dropped, however long this process is kept waiting."""
+    monkeypatch.setattr("agent.engines.remote.connection._IDLE_SECONDS", 10 * PATIENCE)
+    monkeypatch.setattr("agent.engines.remote.connection._AT_ONCE", PATIENCE)
 
 
 def models(*ids: str, owner: str = "somebody") -> Answer:
@@ -508,10 +517,13 @@ def silent(call: Call) -> Answer:
 
 @pytest.mark.parametrize("call", [ask, stream])
 def test_a_silent_server_is_given_up(call: Callable[..., Any]) -> None:
-    with talking(silent, timeout=1) as (engine, _):  # its first questions are answered in that time
+    with talking(silent) as (engine, _):
+        engine.loop.run(engine.start())  # the first questions may take longer than what is tried here
+        connection = engine._connection
+        connection._timeout = connection._client.timeout = 0.5  # type: ignore[assignment]
         error = failure(engine, call)
         assert isinstance(error, EngineDeadError)
-        assert "1 s" in str(error)
+        assert "0.5 s" in str(error)
 
 
 def test_closing_a_stream_closes_its_connection() -> None:
@@ -519,25 +531,29 @@ def test_closing_a_stream_closes_its_connection() -> None:
         chunks = engine.loop.iterate(engine.stream_chat(ASK))
         next(chunks)
         chunks.close()
-        assert double.gone.wait(10)
+        assert double.gone.wait(PATIENCE)
 
 
 def test_close_ends_calls_that_wait_on_connections_that_were_used_before() -> None:
-    asked = threading.Semaphore(0)
+    asked, together, never = threading.Semaphore(0), threading.Barrier(3, timeout=PATIENCE), threading.Event()
+    numbers = itertools.count()
 
-    def slowly(call: Call) -> Answer:
-        asked.release()
-        time.sleep(1.0)
+    def answer(call: Call) -> Answer:
+        if next(numbers) < 3:  # at once, so that each has a connection
+            together.wait()
+        else:
+            asked.release()
+            never.wait(PATIENCE)
         return Answer(WHOLE)
 
-    with talking(slowly) as (engine, _), ThreadPoolExecutor() as pool:
+    with talking(answer) as (engine, _), ThreadPoolExecutor() as pool:
         for answered in [pool.submit(ask, engine) for _ in range(3)]:
-            answered.result(10)
-            assert asked.acquire(timeout=10)
+            answered.result(PATIENCE)
         waiting = [pool.submit(failure, engine) for _ in range(3)]
-        assert all(asked.acquire(timeout=10) for _ in waiting)
+        assert all(asked.acquire(timeout=PATIENCE) for _ in waiting)
         engine.close()
-        assert [type(call.result(10)) for call in waiting] == [EngineClosedError] * 3
+        assert [type(call.result(PATIENCE)) for call in waiting] == [EngineClosedError] * 3
+        never.set()
 
 
 def test_close_ends_a_stream_that_runs() -> None:
@@ -547,4 +563,4 @@ def test_close_ends_a_stream_that_runs() -> None:
         engine.close()
         with pytest.raises(EngineClosedError):
             list(chunks)
-        assert double.gone.wait(10)
+        assert double.gone.wait(PATIENCE)

@@ -15,4 +15,4 @@ async def test_a_write_that_comes_after_the_end_is_refused_and_so_is_every_other
     batches.close()
     for _ in range(2):
         with pytest.raises(DatabaseError, match="closed while a write began"):
-            await asyncio.wait_for(batches.write(lambda: lambda transaction: None), 5)
+            await asyncio.wait_for(batches.write(lambda: lambda transaction: None), 60)

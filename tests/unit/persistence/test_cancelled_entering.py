@@ -41,7 +41,7 @@ async def test_a_claim_that_nobody_waits_for_is_given_back(place: str, tmp_path:
         turn, began = saver.turn("t"), threading.Event()
         turn._lock.acquire = slowly(turn._lock.acquire, began)  # type: ignore[method-assign]
         await cancelled(turn.__aenter__(), began)
-        async with saver.turn("t", timeout=5):
+        async with saver.turn("t", timeout=60):
             pass
 
 
@@ -54,7 +54,7 @@ async def test_a_claim_that_came_as_its_run_was_cancelled_is_given_back(tmp_path
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        async with saver.turn("t", timeout=5):
+        async with saver.turn("t", timeout=60):
             pass
 
 
@@ -88,4 +88,4 @@ async def test_a_database_that_nobody_waits_for_is_closed(
     monkeypatch.setattr(Database, "__init__", slowly(Database.__init__, began))
     monkeypatch.setattr(Database, "close", lambda database: (close(database), closed.set()))
     await cancelled(open_checkpointer(tmp_path / "c.sqlite").__aenter__(), began)
-    assert await asyncio.to_thread(closed.wait, 5)
+    assert await asyncio.to_thread(closed.wait, 60)

@@ -1,7 +1,9 @@
 """A process that behaves as a server's does, without a model: its log, its facts, its port, its end.
 
 ``FAKE_SERVER`` in the environment says how it goes: ``well`` (the default), ``slow`` (it loads for a second),
-``fails``, ``killed``, ``stubborn`` (it does not stop) or ``several`` (it ends as several processes do).
+``loads`` (for ever), ``fails``, ``killed``, ``stubborn`` (it does not stop) or ``several`` (it ends as
+several processes do). Where ``FAKE_SHOWN`` names a directory, each stage lasts until a file of its name is
+there.
 """
 
 from __future__ import annotations
@@ -34,8 +36,19 @@ INFO = {
 }
 
 
+def wait_until_shown(stage: str) -> None:
+    """Until somebody has seen the stage."""
+    while (folder := os.environ.get("FAKE_SHOWN")) and not (Path(folder) / stage).exists():
+        time.sleep(0.02)
+
+
 class Handler(BaseHTTPRequestHandler):
+    asked = False
+
     def do_GET(self) -> None:
+        if (idle := os.environ.get(IDLE)) and not Handler.asked:  # from when somebody knows that it runs
+            threading.Timer(float(idle), lambda: os._exit(0)).start()
+        Handler.asked = True
         body = json.dumps({"id": ID, "running": 0, "idle_seconds": 100.0}).encode()
         self.send_response(200 if self.path in (PATH, "/health") else 404)
         self.send_header("content-length", str(len(body)))
@@ -65,10 +78,14 @@ def main() -> None:
         signal.signal(signal.SIGTERM, lambda *_: threading.Timer(2.0, lambda: os._exit(1)).start())
     else:
         signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+    wait_until_shown("importing")
     if how == "slow":
         time.sleep(1.0)
     print("INFO 11-24 23:12:06 [cpu_model_runner.py:68] Starting to load model /m...", flush=True)
+    wait_until_shown("loading")
     if how == "slow":
+        time.sleep(1.0)
+    while how == "loads":
         time.sleep(1.0)
     if how == "killed":
         os.kill(os.getpid(), signal.SIGKILL)
@@ -77,8 +94,6 @@ def main() -> None:
         print(failure_line("EngineStartError", "ValueError: no such quantization"), flush=True)
         sys.exit(1)
     options.facts.write_text(json.dumps(INFO))
-    if idle := os.environ.get(IDLE):
-        threading.Timer(float(idle), lambda: os._exit(0)).start()
     ThreadingHTTPServer(("127.0.0.1", port), Handler).serve_forever()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -63,7 +64,7 @@ def test_a_server_that_still_loads_has_its_port_already(
     model: str, directory: ServerDirectory, monkeypatch: pytest.MonkeyPatch, usual: bool
 ) -> None:
     """It listens only when vLLM is imported: until then nobody else can see that the port is taken."""
-    monkeypatch.setenv("FAKE_SERVER", "slow")
+    monkeypatch.setenv("FAKE_SERVER", "loads")
     first = life.start(order_from_arguments(model, {}), directory, cache=directory.path)
     taken = int(first.url.rpartition(":")[2])
     wanted = order_from_arguments(model, {}, port=None if usual else taken)
@@ -75,11 +76,18 @@ def test_a_server_that_still_loads_has_its_port_already(
 
 
 def test_the_stages_are_shown_to_all_who_wait(
-    model: str, directory: ServerDirectory, monkeypatch: pytest.MonkeyPatch
+    model: str, directory: ServerDirectory, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setenv("FAKE_SERVER", "slow")
+    monkeypatch.setenv("FAKE_SHOWN", str(tmp_path))
     record = start(model, directory)
-    assert wait(record, directory) == ["importing", "loading"]
+    seen: list[str] = []
+
+    def shown(stage: Stage) -> None:
+        seen.append(stage.name)
+        (tmp_path / stage.name).touch()
+
+    life.wait_until_ready(record, directory, shown=shown)
+    assert seen == ["importing", "loading"]
     assert wait(record, directory) == []  # it is ready: there is nothing to show
 
 
