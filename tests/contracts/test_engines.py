@@ -201,7 +201,7 @@ def test_a_streamed_text_is_the_whole_text(case: Case) -> None:
     whole = case.engine.loop.run(case.engine.complete(TEXT))
     chunks = list(case.engine.loop.iterate(case.engine.stream_complete(TEXT)))
     parts = [choice for chunk in chunks for choice in chunk["choices"]]
-    assert len(parts) > 3
+    assert len(parts) > 1  # what comes while nobody takes it may come together
     assert "".join(part["text"] for part in parts) == whole["choices"][0]["text"]
     reasons = [part.get("finish_reason") for part in parts]
     assert reasons[-1] == whole["choices"][0]["finish_reason"]

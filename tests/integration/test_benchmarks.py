@@ -218,7 +218,7 @@ def test_load_survives_a_database_that_restarts(real_model: ChatVLLM, postgres: 
 
     async def main() -> dict[str, Any]:
         model = real_model.model_copy(update={"max_tokens": 8})
-        async with open_checkpointer(postgres.new_database()) as saver:
+        async with open_checkpointer(postgres.new_database(), timeout=120) as saver:
             options = Namespace(conversations=6, seconds=5.0)
             return await load.under_load(model, saver, options, [postgres.restart])
 

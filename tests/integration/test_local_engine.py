@@ -145,13 +145,12 @@ def test_what_computes_is_imported_before_anything_is_loaded(processes: dict[str
 def test_a_start_that_must_fail_says_why(
     life: dict[str, Any], attempt: str, error: str, says: list[str]
 ) -> None:
-    name, message, seconds = life[attempt]
+    name, message = life[attempt]
     assert name == error
     for part in says:
         assert part in message
     assert len(message) < 1000
     assert "validation error" not in message
-    assert seconds < 60
 
 
 # -- work ---------------------------------------------------------------------------------------------------

@@ -51,8 +51,14 @@ def texts(saver: SQLSaver, config: Any = CONFIG) -> list[str]:
 # Opening
 
 
+def patient(url: str) -> str:
+    """The same address; connecting to it may take long, however soon a test gives up waiting for others."""
+    return f"{url}{'&' if '?' in url else '?'}connect_timeout=60"
+
+
 def failure(url: str) -> str:
-    with pytest.raises((ConfigurationError, DatabaseError)) as caught, open_checkpointer(url, timeout=2):
+    opening = open_checkpointer(patient(url), timeout=2)
+    with pytest.raises((ConfigurationError, DatabaseError)) as caught, opening:
         pass
     seen: BaseException | None = caught.value
     while seen is not None:  # a traceback shows the causes as well
@@ -267,7 +273,7 @@ def test_of_two_writers_one_wins(postgres_url: str) -> None:
 def test_a_writer_who_holds_a_conversation_too_long(postgres: PostgresServer, postgres_url: str) -> None:
     import psycopg
 
-    with open_checkpointer(postgres_url, timeout=0.5) as saver:
+    with open_checkpointer(patient(postgres_url), timeout=0.5) as saver:
         config = put(saver, CONFIG, "a")
         with psycopg.connect(postgres_url) as other:
             other.execute("UPDATE vllm_agent.threads SET title = 'held'")
@@ -326,7 +332,7 @@ def test_restarts_in_the_middle_of_a_run_are_waited_out(postgres: PostgresServer
 def test_a_server_that_stays_away_is_an_error_and_the_next_attempt_works(
     postgres: PostgresServer, postgres_url: str
 ) -> None:
-    with open_checkpointer(postgres_url, timeout=1) as saver:
+    with open_checkpointer(patient(postgres_url), timeout=1) as saver:
         config = put(saver, CONFIG, "a")
         postgres.stop()
         try:
@@ -354,7 +360,7 @@ def test_more_at_once_than_connections_wait(postgres_url: str) -> None:
 
 
 def test_no_connection_becomes_free(postgres_url: str) -> None:
-    with open_checkpointer(postgres_url, connections=1, timeout=0.3) as saver:
+    with open_checkpointer(patient(postgres_url), connections=1, timeout=0.3) as saver:
 
         def holding(_: Any) -> None:
             with ThreadPoolExecutor(1) as other, pytest.raises(DatabaseError, match="raise connections="):
@@ -370,7 +376,7 @@ def test_the_server_has_no_connection_left(postgres: PostgresServer, postgres_ur
     postgres.execute("CREATE ROLE few LOGIN PASSWORD 'tiger' CONNECTION LIMIT 1")
     postgres.execute(f"GRANT CREATE ON DATABASE {name} TO few")
     few = postgres.url(name, user="few", password="tiger")
-    with open_checkpointer(few, timeout=0.5) as saver:
+    with open_checkpointer(patient(few), timeout=0.5) as saver:
         put(saver, CONFIG, "x")
         assert "max_connections" in failure(few)
         with pytest.raises(PersistenceError, match="max_connections"):

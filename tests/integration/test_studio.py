@@ -177,7 +177,7 @@ def test_a_run_is_streamed_token_by_token_with_its_tool_calls(studio: Studio) ->
     assert events[:2] == ["tool_started", "tool_finished"]
     values = studio.values(thread)
     assert texts(values, "tool")[0] == "15 * 23 = 345"
-    assert len(tokens) > 3
+    assert len(tokens) > 1
     assert texts(values, "ai")[-1] in "".join(tokens)
 
 

@@ -21,6 +21,16 @@ from graphs import build_react_graph
 
 pytestmark = pytest.mark.engine
 
+PATIENT = """
+import sys
+import agent.telemetry.opening
+from agent.cli.main import main
+agent.telemetry.opening._LAST_SECONDS = 120
+sys.argv[0] = "vllm-agent"
+main()
+"""
+"""The command, which has all the time that it needs for the spans that wait at its end."""
+
 
 def test_a_command_is_traced_and_logged(vllm_server: VLLMServer, tmp_path: Path) -> None:
     known = {name: value for name, value in os.environ.items() if not name.startswith("VLLM_AGENT_")}
@@ -34,7 +44,7 @@ def test_a_command_is_traced_and_logged(vllm_server: VLLMServer, tmp_path: Path)
             "VLLM_AGENT_OTLP_TRACES_ENDPOINT": collector.address,
             "VLLM_AGENT_MAX_TOKENS": "16",
         }
-        command = [sys.executable, "-m", "agent", "--log-format", "json", "run", "What is 15 * 23?"]
+        command = [sys.executable, "-c", PATIENT, "--log-format", "json", "run", "What is 15 * 23?"]
         done = subprocess.run(
             command, env=environment, capture_output=True, text=True, timeout=300, check=True
         )
@@ -72,6 +82,6 @@ def test_tokens_are_counted_as_the_server_counts_them(vllm_server: VLLMServer) -
 
 def generated(server: VLLMServer) -> float:
     """Tokens that the server says it has generated."""
-    with urllib.request.urlopen(f"{server.base_url}/metrics", timeout=10) as page:
+    with urllib.request.urlopen(f"{server.base_url}/metrics", timeout=60) as page:
         lines = page.read().decode().splitlines()
     return sum(float(line.split()[-1]) for line in lines if line.startswith("vllm:generation_tokens_total"))
