@@ -1,7 +1,8 @@
 """``vllm-agent`` on a scripted model, with tools that note every run of theirs; made to be killed.
 
 Arguments: a directory, a script, then the command line. A script is a JSON list of replies, or a number N for
-a model that calls ``step`` N times in a row and then says how often it did.
+a model that calls ``step`` N times in a row and then says how often it did. A process does as many steps as
+``CRASH_HOLD`` says, and waits in the next one to be killed.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from tools import ToolPolicy, ToolRegistry, tool
 
 HERE = Path(sys.argv.pop(1))
 SCRIPT = json.loads(sys.argv.pop(1))
+HOLD = int(os.environ.get("CRASH_HOLD", "1000"))
+done_here: list[int] = []
 
 
 def note(what: str) -> None:
@@ -59,6 +62,9 @@ def look() -> str:
 @tool
 def step(number: int) -> str:
     """Do one step of a long job, once."""
+    if len(done_here) == HOLD:
+        time.sleep(300)
+    done_here.append(number)
     note(f"step-{number}")
     time.sleep(0.05)
     return f"did {number}"

@@ -27,22 +27,25 @@ import os, time
 import ray
 from tools import ToolPolicy, tool
 
-def workers() -> set[str]:
+def stamps() -> list[list[str]]:
     with open(os.environ["STAMPS"]) as file:
-        return {line.split()[1] for line in file}
+        return [line.split() for line in file]
 
 @tool(policy=ToolPolicy(timeout=300))
 def stamp(word: str) -> str:
-    """Stamp a word and give it back stamped, once a second worker has stamped too.
+    """Stamp a word and give it back stamped.
+
+    The first waits until a second worker has stamped too, and all others until a node is lost.
 
     Args:
         word: The word to stamp.
     """
     with open(os.environ["STAMPS"], "a") as file:
         file.write(f"{word} {os.getpid()} {ray.get_runtime_context().get_node_id()}\\n")
-    while len(workers()) < 2:
+    while len({worker for _, worker, _ in stamps()}) < 2:
         time.sleep(0.1)
-    time.sleep(1)
+    while stamps()[0][0] != word and not os.path.exists(os.environ["STAMPS"] + ".lost"):
+        time.sleep(0.1)
     return f"stamped {word}"
 '''
 
@@ -116,7 +119,7 @@ def test_a_lost_node_loses_and_repeats_nothing(
     command += ["--temperature", "0"]
 
     def kill_a_node() -> None:
-        """One on which a worker is at work, as soon as a line is answered."""
+        """One on which a worker is at work, as soon as a line is answered; the others wait for it."""
         deadline = time.monotonic() + 300
         while time.monotonic() < deadline and not lines_of(out):
             time.sleep(0.1)
@@ -124,6 +127,7 @@ def test_a_lost_node_loses_and_repeats_nothing(
         lost = next(node for node in cluster.workers if node.node_id in busy)
         cluster.workers.remove(lost)
         cluster.remove_node(lost, allow_graceful=False)
+        stamps.with_name(f"{stamps.name}.lost").touch()
 
     killer = threading.Thread(target=kill_a_node)
     killer.start()
