@@ -16,8 +16,8 @@ from agent.engines import Reply, ScriptedEngine
 PACE = 0.03
 """Seconds between two words."""
 LONG = "Here is a **long** answer. " + " ".join(f"word{number}" for number in range(1, 41))
-ENDLESS = " ".join(f"word{number}" for number in range(1, 2001))
-"""A minute at that pace: it is stopped long before its end, however late somebody comes to it."""
+ENDLESS = " ".join(f"word{number}" for number in range(1, 10_001))
+"""Five minutes at that pace: it is stopped long before its end, however late somebody comes to it."""
 
 
 def answer(request: dict[str, Any]) -> Reply:

@@ -1,6 +1,7 @@
 """The file tools, and above all that nothing leads out of their directory."""
 
 import contextlib
+import gc
 import os
 import stat
 from pathlib import Path
@@ -316,6 +317,7 @@ def test_the_permissions_of_a_replaced_file_stay(files):
 
 def test_no_descriptor_is_left_open(files):
     files.write("a/b/c.txt", "x")
+    gc.collect()  # what other tests left is closed now and not meanwhile
     before = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
     for _ in range(50):
         files.read("a/b/c.txt")
@@ -325,7 +327,7 @@ def test_no_descriptor_is_left_open(files):
             with pytest.raises(ToolError):
                 files.read(path)
     after = len(os.listdir("/proc/self/fd")) if before else 0
-    assert after == before
+    assert after <= before
 
 
 def test_the_root_comes_from_the_options_else_the_environment_else_the_users_data(tmp_path, monkeypatch):
