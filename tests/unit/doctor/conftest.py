@@ -9,6 +9,12 @@ import pytest
 Install = Callable[..., Path]
 
 
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A look at a database, a second long for a person who waits, may take as long as it needs."""
+    monkeypatch.setattr("agent.doctor.database._SECONDS", 60.0)
+
+
 @pytest.fixture
 def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
     """Makes an environment of packages that are metadata alone, in the place of the real one."""

@@ -14,6 +14,12 @@ from agent.doctor.findings import Finding
 from agent.settings import Settings
 
 
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server here has more time to answer than a person would wait."""
+    monkeypatch.setattr("agent.doctor.engine._SECONDS", 60.0)
+
+
 def ask(address: str, **settings) -> dict[str, Finding]:
     found = check_engine(Settings(base_url=address, **settings), deep=False)
     return {each.name.partition(".")[2]: each for each in found}
