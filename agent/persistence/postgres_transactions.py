@@ -169,10 +169,15 @@ def _stays_single(transaction: PipelinedTransaction | None) -> bool:
 
 
 class _Patience:
-    """How long to go on trying."""
+    """How long to go on trying; once more in any case, as the first connection may have been lost long ago.
+
+    Args:
+        seconds: For a server that is away.
+    """
 
     def __init__(self, seconds: float) -> None:
         self._until = time.monotonic() + seconds
+        self._first = True
         self._pause = _SHORTEST_PAUSE
 
     def is_over(self) -> bool:
@@ -184,7 +189,8 @@ class _Patience:
 
     def after(self, error: BaseException) -> None:
         """Return when it is time to try again; raise the error when it is not worth it."""
-        if not postgres.is_passing(error) or self.is_over():
+        if not postgres.is_passing(error) or (self.is_over() and not self._first):
             raise error
+        self._first = False
         if isinstance(error, DBAPIError):  # no connection; a lost one is replaced at once
             self.pause()

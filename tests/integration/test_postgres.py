@@ -350,6 +350,18 @@ def test_a_server_that_stays_away_is_an_error_and_the_next_attempt_works(
         assert texts(saver) == ["a", "b"]
 
 
+def test_a_connection_that_was_lost_is_replaced_also_when_the_time_is_over(
+    postgres: PostgresServer, postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that was kept waiting may find its time used up before it hears of the loss."""
+    with open_checkpointer(patient(postgres_url)) as saver:
+        config = put(saver, CONFIG, "a")
+        postgres.restart()
+        monkeypatch.setattr("agent.persistence.postgres_transactions._Patience.is_over", lambda _: True)
+        put(saver, config, "a", "b")
+        assert texts(saver) == ["a", "b"]
+
+
 def test_more_at_once_than_connections_wait(postgres_url: str) -> None:
     async def main() -> None:
         async with open_checkpointer(postgres_url, connections=1, timeout=60) as saver:
