@@ -36,4 +36,4 @@ def over_http(model: PoolingModel | ChatVLLM) -> Iterator[str]:
             yield f"http://127.0.0.1:{listening.getsockname()[1]}/v1"
         finally:
             server.should_exit = True
-            running.result(timeout=30)
+            running.result(timeout=120)

@@ -22,7 +22,7 @@ from urllib.parse import quote
 
 USER = "agent"
 PASSWORD = "p@ss:w/rd 1"  # what has to be quoted in a URL, and must be in no message
-_START_SECONDS = 60
+_START_SECONDS = 120
 
 MISSING = (
     "PostgreSQL is not installed, which these tests run for themselves: "

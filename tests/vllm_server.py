@@ -16,7 +16,7 @@ import psutil
 from ports import held_port
 
 KEY = "a-key-for-tests"
-_START_SECONDS = 300
+_START_SECONDS = 550
 
 
 @dataclass(frozen=True)

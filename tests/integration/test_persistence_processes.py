@@ -77,7 +77,7 @@ def test_four_processes_share_one_file(tmp_path: Path) -> None:
     writers = [start(path, [f"p{n}-{c}" for c in range(8)], seconds=4) for n in range(4)]
     counts: dict[str, int] = {}
     for writer in writers:
-        output, errors = writer.communicate(timeout=120)
+        output, errors = writer.communicate(timeout=400)
         assert writer.returncode == 0, errors
         counts |= acknowledged(output)
     assert len(counts) == 32
@@ -95,7 +95,7 @@ def test_killed_processes_lose_nothing_they_acknowledged(tmp_path: Path) -> None
         while time.monotonic() < until or len(lines) < 3:  # each of the three, however slow it is
             lines.append(writer.stdout.readline())
         os.kill(writer.pid, signal.SIGKILL)
-        rest, _ = writer.communicate(timeout=60)
+        rest, _ = writer.communicate(timeout=400)
         counts |= acknowledged("".join(lines) + rest)
         assert_sound(path, counts)
     assert len(counts) == 9

@@ -87,7 +87,7 @@ def test_a_killed_holder_lets_go(where: str) -> None:
             with pytest.raises(ConflictError), saver.turn("t", timeout=0.1):
                 pass
             holder.kill()
-            with saver.turn("t", timeout=30):
+            with saver.turn("t", timeout=60):
                 pass
 
 

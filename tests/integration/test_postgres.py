@@ -230,7 +230,7 @@ def test_four_processes_share_one_database(postgres_url: str) -> None:
         writers.append(subprocess.Popen(command, cwd=ROOT, **pipes))
     counts: dict[str, int] = {}
     for writer in writers:
-        output, errors = writer.communicate(timeout=120)
+        output, errors = writer.communicate(timeout=400)
         assert writer.returncode == 0, errors
         counts |= {name: int(count) for name, count in (line.split() for line in output.splitlines())}
     assert len(counts) == 32
