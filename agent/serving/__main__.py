@@ -21,6 +21,7 @@ from agent.engines.memory import large_import
 from agent.errors import AgentError
 from agent.serving.command import KEYS
 from agent.serving.output import failure_line, stage_line
+from agent.serving.watch import finish_requests
 
 _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of prctl(2)
 
@@ -63,6 +64,7 @@ def _serve(options: argparse.Namespace, keys: list[str]) -> int:
             text_tools=options.text_tools,
             facts=options.facts,
             on_stage=lambda stage: _say(stage_line(stage)),
+            finish_requests=finish_requests,
         )
     except AgentError as error:
         _say(failure_line(type(error).__name__, str(error)))

@@ -10,7 +10,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from functools import partial
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -88,18 +89,15 @@ def busy(url: str) -> bool:
 
 
 def asked_until_busy(
-    client: httpx.Client, body: dict[str, Any], url: str
-) -> tuple[threading.Thread, list[httpx.Response]]:
-    """Ask, again if the answer came before anybody looked; who waits for the answer, and where it will be."""
+    client: httpx.Client, body: dict[str, Any], url: str, count: int
+) -> list[Future[httpx.Response]]:
+    """Ask so often at once; again if all was answered before anybody looked."""
     while True:
-        answers: list[httpx.Response] = []
-        ask = partial(client.post, "/chat/completions", json=body)
-        asking = threading.Thread(target=lambda answers=answers, ask=ask: answers.append(ask()))
-        asking.start()
-        until(lambda answers=answers: answers or busy(url))
-        if not answers:
-            return asking, answers
-        asking.join()
+        pool = ThreadPoolExecutor(count)
+        asked = [pool.submit(client.post, "/chat/completions", json=body) for _ in range(count)]
+        until(lambda asked=asked: busy(url) or all(each.done() for each in asked))
+        if not all(each.done() for each in asked):
+            return asked
 
 
 def shown_in_process_list(text: str) -> list[str]:
@@ -231,14 +229,21 @@ def test_serve_answers_others_and_ends_in_good_order(home: Home, tmp_path: Path,
     assert f"on your server {server['url']}" in said
     assert len(home.status()) == 1
 
-    # Ctrl-C lets what runs come to its end.
+    # Ctrl-C lets what runs come to its end, also what has only just come; what comes later is refused.
     long = {**body, "max_tokens": 60, "ignore_eos": True, "temperature": 0}
-    asking, answers = asked_until_busy(client, long, server["url"])
+    asked = asked_until_busy(client, long, server["url"], 8)
     process.send_signal(signal.SIGINT)
+    late = []
+    with suppress(httpx.TransportError):  # it is gone
+        while True:
+            late.append(client.post("/chat/completions", json={**body, "max_tokens": 1}).status_code)
+    assert set(late) <= {200, 503}
     _, said = finished(process, code=130)
-    asking.join()
-    assert answers[0].status_code == 200, answers[0].text
-    assert answers[0].json()["usage"]["completion_tokens"] == 60
+    answers = [each.result() for each in asked if each.exception() is None]
+    assert {each.status_code for each in answers} <= {200, 503}, [each.text for each in answers]
+    taken = [each.json()["usage"]["completion_tokens"] for each in answers if each.status_code == 200]
+    assert taken == [60] * len(taken)
+    assert taken
     assert "the server has stopped" in said
     _, alive = psutil.wait_procs(family, timeout=60)
     assert not alive

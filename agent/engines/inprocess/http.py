@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -114,6 +115,7 @@ def serve(
     text_tools: bool,
     facts: Path,
     on_stage: StageCallback,
+    finish_requests: Callable[[float], None],
 ) -> None:
     """Run the server until a signal stops it.
 
@@ -126,6 +128,8 @@ def serve(
             format of its own. Clients of ours do so better, and are told that the model has none.
         facts: Where what the server is gets written, before it takes requests.
         on_stage: Called with each stage of the start that vLLM's log does not tell.
+        finish_requests: Called when a signal stops the server, to wait for at most so many seconds until the
+            requests that it has are answered.
 
     Raises:
         ConfigurationError: A flag is wrong.
@@ -140,8 +144,13 @@ def serve(
     on_stage("loading")
     choice, problem = _complete_protocol(namespace, wanted, text_tools=text_tools)
     note = _Facts(facts, namespace, choice, problem, text_tools=text_tools)
+
+    async def init_app_state(engine: Any, *rest: Any) -> None:
+        stop_after_requests(engine, finish_requests)
+        await note.init_app_state(engine, *rest)
+
     with ExitStack() as stack:
-        stack.enter_context(patch.object(entry, "init_app_state", note.init_app_state))
+        stack.enter_context(patch.object(entry, "init_app_state", init_app_state))
         if in_one_process:
 
             def make_client(vllm_config: Any, executor_class: Any, log_stats: bool, **_: Any) -> _Core:
@@ -151,6 +160,26 @@ def serve(
                 patch.object(EngineCoreClient, "make_async_mp_client", staticmethod(make_client))
             )
         ServeSubcommand.cmd(namespace)
+
+
+def stop_after_requests(engine: Any, finish: Callable[[float], None]) -> None:
+    """Have an engine's ``shutdown`` wait for requests that have not come to the engine yet.
+
+    vLLM lets those end that its core works on. It closes before that what makes tokens of a request, so that
+    one which had just come ended in an error.
+    """
+    stop = engine.shutdown
+
+    def shutdown(timeout: float | None = None) -> None:
+        # When a signal comes, vLLM calls it on a thread. On the loop's own, nothing would be answered.
+        if threading.current_thread() is threading.main_thread():
+            stop(timeout=timeout)
+            return
+        begun = time.monotonic()
+        finish(timeout or 0.0)
+        stop(timeout=None if timeout is None else max(0.0, timeout - (time.monotonic() - begun)))
+
+    engine.shutdown = shutdown
 
 
 def _complete_platform(namespace: argparse.Namespace) -> None:

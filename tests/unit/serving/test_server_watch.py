@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from agent.serving.watch import PATH, Watch
+from agent.serving.watch import PATH, Watch, finish_requests
 
 
 async def ask(watch: Watch, method: str, path: str, **scope: Any) -> list[dict[str, Any]]:
@@ -106,3 +106,41 @@ async def test_a_websocket_and_the_start_of_the_server_pass_through() -> None:
     for kind in ("lifespan", "websocket"):
         await watch({"type": kind}, None, None)  # type: ignore[arg-type]
     assert seen == ["lifespan", "websocket"]
+
+
+async def test_at_the_end_it_answers_what_runs_and_refuses_what_comes() -> None:
+    entered, leave = asyncio.Event(), asyncio.Event()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        entered.set()
+        await leave.wait()
+        await send({"type": "http.response.start", "status": 200})
+
+    watch = Watch(app)
+    request = asyncio.create_task(ask(watch, "POST", "/v1/completions"))
+    await entered.wait()
+    ending = asyncio.create_task(asyncio.to_thread(finish_requests, 600))
+    sent: list[Any] = []
+    while not sent:  # until it takes no more
+        late = asyncio.create_task(ask(watch, "POST", "/v1/completions"))
+        await asyncio.wait({late}, timeout=0.05)
+        sent = late.result() if late.done() else []
+    assert sent[0]["status"] == 503
+    assert "is being stopped" in json.loads(sent[1]["body"])["error"]["message"]
+    assert not ending.done()
+    leave.set()
+    assert (await request)[0]["status"] == 200
+    await ending
+
+
+async def test_the_end_does_not_wait_for_ever() -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await asyncio.Event().wait()
+
+    watch = Watch(app)
+    request = asyncio.create_task(ask(watch, "POST", "/v1/completions"))
+    await asyncio.sleep(0)
+    await asyncio.to_thread(finish_requests, 0.1)
+    assert (await told(watch))["running"] == 1
+    request.cancel()
+    await asyncio.wait({request})
