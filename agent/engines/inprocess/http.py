@@ -53,14 +53,13 @@ class _Core(ThreadCoreClient):
     def shutdown(self, timeout: float | None = None) -> None:
         """Let requests end for at most ``timeout`` seconds."""
         deadline = time.monotonic() + (timeout or 0.0)
-        while not self.resources.engine_dead and self._busy and time.monotonic() < deadline:
+        while not self.resources.engine_dead and self._has_work and time.monotonic() < deadline:
             time.sleep(_LOOK)
         self.resources.engine_dead = True
 
     @property
-    def _busy(self) -> bool:
-        core = self.engine_core
-        return bool(core.scheduler.has_requests() or core.batch_queue or not self._work.empty())
+    def _has_work(self) -> bool:
+        return self._busy or not self._work.empty()
 
 
 class _Parser(FlexibleArgumentParser):  # type: ignore[misc]  # vLLM is untyped for mypy
